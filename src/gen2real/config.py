@@ -12,9 +12,9 @@ import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo
 
 from gen2real.recipe import KeyPath, Recipe, did_you_mean, dotted, nearest, read_recipe, recipe_error, shown, to_yaml
 
@@ -29,15 +29,6 @@ class Config(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, protected_namespaces=()
     )
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, bool) and info.field_name is not None:
-            kinds = list(_alternatives(cls.model_fields[info.field_name].annotation))
-            if any(kind in (int, float) for kind in kinds) and not any(_takes_truth(kind) for kind in kinds):
-                raise ValueError("a number")
-        return value
 
 
 def _beside_the_recipe(value: Path, info: ValidationInfo) -> Path:
@@ -125,6 +116,10 @@ def _validate(config_type: type[ConfigType], recipe: Recipe, title: str) -> Conf
             for path in dict.fromkeys(path for path, _ in errors):
                 fault(path, _explained(config_type, path, [one for at, one in errors if at == path]))
             break
+    # pydantic would take true for the number 1.
+    for path in _truths(values):
+        if _counts_only(_kinds(config_type, path)):
+            fault(path, f"given {shown(_at(values, path))}; expected a number")
     if faults:
         raise recipe_error(title, faults)
     return config
@@ -134,6 +129,8 @@ def _explained(config_type: type[Config], path: KeyPath, errors: Sequence[Any]) 
     """What was given and what was expected, for all errors at one key (a union has one for each member)."""
     if any(one["type"] == "missing" for one in errors):
         return "missing; it has no default"
+    if all(one["type"] == "extra_forbidden" for one in errors):
+        return f"unknown key here, in a section of the kind {errors[0]['loc'][-2]}"
     expected: list[str] = []
     allowed: list[str] = []
     given = errors[0]["input"]
@@ -204,11 +201,16 @@ def _key_paths(config_type: type[Config], beside: KeyPath, at: KeyPath = ()) -> 
 
 def _keys(config_type: type[Config], path: KeyPath) -> list[str]:
     """The keys that are valid in the section at `path`; none where it is no section."""
+    sections = [kind for kind in _kinds(config_type, path) if _is_section(kind)]
+    return list(dict.fromkeys(name for kind in sections for name in kind.model_fields))
+
+
+def _kinds(config_type: type[Config], path: KeyPath) -> list[Any]:
+    """The types a value at `path` may have."""
     places: list[Any] = [config_type]
     for part in path:
         places = [inner for place in places for inner in _inside(place, part)]
-    kinds = [kind for place in places for kind in _alternatives(place)]
-    return list(dict.fromkeys(name for kind in kinds if _is_section(kind) for name in kind.model_fields))
+    return [kind for place in places for kind in _alternatives(place)]
 
 
 def _inside(annotation: Any, part: str | int) -> Iterator[Any]:
@@ -237,8 +239,19 @@ def _alternatives(annotation: Any) -> Iterator[Any]:
         yield annotation
 
 
-def _takes_truth(kind: Any) -> bool:
-    return kind is bool or (get_origin(kind) is Literal and any(isinstance(one, bool) for one in get_args(kind)))
+def _truths(values: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
+    """Where true or false was written."""
+    if isinstance(values, bool):
+        yield path
+    elif isinstance(values, dict | list):
+        for key, value in values.items() if isinstance(values, dict) else enumerate(values):
+            yield from _truths(value, (*path, key))
+
+
+def _counts_only(kinds: Sequence[Any]) -> bool:
+    """Whether these types take numbers but neither true nor false."""
+    truth = any(kind is bool or isinstance(one, bool) for kind in kinds for one in (*get_args(kind), None))
+    return not truth and any(kind in (int, float) for kind in kinds)
 
 
 def _is_section(kind: Any) -> bool:
