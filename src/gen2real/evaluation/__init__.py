@@ -1,0 +1,74 @@
+"""Metrics, and how sure they are. Everything named here is a pure function on tensors or arrays.
+
+statistics.py      intervals, paired tests, several arms at once
+classification.py  accuracy, per class, calibration, confusions
+distances.py       Fréchet, kernel (KID), CMMD, modality gap, precision and recall
+two_sample.py      can a linear classifier tell two sets apart?
+gap.py             all of these between a generated and a real set, with a reading
+diversity.py       magnitude, direction, effective rank
+features.py        pictures -> features by an encoder, cached on disk; import it by its own name, it needs models
+"""
+
+from gen2real.evaluation.classification import ClassAccuracy, Classification, Confusion, classification_metrics
+from gen2real.evaluation.distances import (
+    Frechet,
+    KernelDistance,
+    ModalityGap,
+    PrecisionRecall,
+    cmmd,
+    frechet,
+    frechet_distance,
+    kernel_distance,
+    modality_gap,
+    precision_recall,
+)
+from gen2real.evaluation.diversity import Diversity, direction, effective_rank, magnitude, measure_diversity
+from gen2real.evaluation.gap import ClassGap, GapReport, measure_gap
+from gen2real.evaluation.statistics import (
+    Interval,
+    McNemar,
+    PairedTest,
+    bootstrap_interval,
+    holm,
+    mcnemar,
+    paired_bootstrap,
+    proportion_interval,
+    seed_interval,
+)
+from gen2real.evaluation.two_sample import TwoSampleTest, two_sample_test
+
+__all__ = [
+    "ClassAccuracy",
+    "ClassGap",
+    "Classification",
+    "Confusion",
+    "Diversity",
+    "Frechet",
+    "GapReport",
+    "Interval",
+    "KernelDistance",
+    "McNemar",
+    "ModalityGap",
+    "PairedTest",
+    "PrecisionRecall",
+    "TwoSampleTest",
+    "bootstrap_interval",
+    "classification_metrics",
+    "cmmd",
+    "direction",
+    "effective_rank",
+    "frechet",
+    "frechet_distance",
+    "holm",
+    "kernel_distance",
+    "magnitude",
+    "mcnemar",
+    "measure_diversity",
+    "measure_gap",
+    "modality_gap",
+    "paired_bootstrap",
+    "precision_recall",
+    "proportion_interval",
+    "seed_interval",
+    "two_sample_test",
+]
