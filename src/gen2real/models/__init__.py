@@ -1,0 +1,68 @@
+"""Models: dual encoders, the text-initialised classifier, adapters, weight-space arithmetic, model folders.
+
+dual_encoder.py            DualEncoder, load_dual_encoder
+transformers_encoders.py   CLIP, SigLIP and SigLIP 2 of transformers
+hub_preprocess.py          the hub's image-processor settings → Preprocess
+towers.py                  TwoTowers: the user's own image and text towers
+classifier.py              text_head, TextInitialisedClassifier
+adapters.py                add_lora, merge_lora, save_adapter
+weights.py                 interpolate, uniform_soup, greedy_soup
+folder.py                  save_classifier, load_classifier
+
+The names are imported when first used, so that importing this package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gen2real.models.adapters import add_lora, merge_lora, save_adapter
+    from gen2real.models.classifier import TextInitialisedClassifier, text_head
+    from gen2real.models.dual_encoder import DualEncoder, load_dual_encoder
+    from gen2real.models.folder import LoadedClassifier, is_model_folder, load_classifier, save_classifier
+    from gen2real.models.towers import TwoTowers
+    from gen2real.models.weights import greedy_soup, interpolate, uniform_soup
+
+__all__ = [
+    "DualEncoder",
+    "LoadedClassifier",
+    "TextInitialisedClassifier",
+    "TwoTowers",
+    "add_lora",
+    "greedy_soup",
+    "interpolate",
+    "is_model_folder",
+    "load_classifier",
+    "load_dual_encoder",
+    "merge_lora",
+    "save_adapter",
+    "save_classifier",
+    "text_head",
+    "uniform_soup",
+]
+
+_ROOM_OF = {
+    "DualEncoder": "dual_encoder",
+    "LoadedClassifier": "folder",
+    "TextInitialisedClassifier": "classifier",
+    "TwoTowers": "towers",
+    "add_lora": "adapters",
+    "greedy_soup": "weights",
+    "interpolate": "weights",
+    "is_model_folder": "folder",
+    "load_classifier": "folder",
+    "load_dual_encoder": "dual_encoder",
+    "merge_lora": "adapters",
+    "save_adapter": "adapters",
+    "save_classifier": "folder",
+    "text_head": "classifier",
+    "uniform_soup": "weights",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_ROOM_OF[name]}"), name)

@@ -1,0 +1,145 @@
+"""Tiny random checkpoints on disk, in the hub's own layout: stock transformers loads every one of them.
+
+The sizes differ wherever a careless program might take them for equal: projection, width, picture, patch, context.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
+from tokenizers.models import WordLevel
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    CLIPTokenizer,
+    PreTrainedTokenizerFast,
+    Siglip2Config,
+    Siglip2ImageProcessorPil,
+    Siglip2Model,
+    Siglip2Tokenizer,
+    SiglipConfig,
+    SiglipImageProcessorPil,
+    SiglipModel,
+)
+from transformers.utils import logging
+
+IMAGE_SIZE = 32
+_LETTERS = [chr(code) for code in range(33, 127)]
+
+
+def tiny_clip(folder: Path, *, seed: int = 0, image_size: int = IMAGE_SIZE, legacy_eos: bool = False) -> Path:
+    """A CLIP: width 32 (pictures) and 24 (text), embeddings of 20, texts of up to 32 tokens.
+
+    legacy_eos: the end-of-text id in the config is 2, as in old repositories, which pool at the largest id.
+    """
+    vocabulary = [*_byte_letters(), "<|startoftext|>", "<|endoftext|>"]
+    ids = {token: index for index, token in enumerate(vocabulary)}
+    end = ids["<|endoftext|>"]
+    tokenizer = CLIPTokenizer(vocab=ids, merges=[], model_max_length=32)
+    config = CLIPConfig(
+        text_config={
+            **_layers(24),
+            "vocab_size": len(ids),
+            "max_position_embeddings": 32,
+            "bos_token_id": ids["<|startoftext|>"],
+            "eos_token_id": 2 if legacy_eos else end,
+            "pad_token_id": end,
+        },
+        vision_config={**_layers(32), "image_size": image_size, "patch_size": 8},
+        projection_dim=20,
+    )
+    processor = CLIPImageProcessorPil(
+        size={"shortest_edge": image_size}, crop_size={"height": image_size, "width": image_size}
+    )
+    return _save(folder, _random(CLIPModel, config, seed), tokenizer, processor)
+
+
+def tiny_siglip(folder: Path, *, seed: int = 0) -> Path:
+    """A SigLIP: embeddings of 32, texts padded to 24 tokens, a tokenizer that lower-cases."""
+    words = ["</s>", "<unk>", *_LETTERS]
+    inner = Tokenizer(WordLevel({token: index for index, token in enumerate(words)}, unk_token="<unk>"))
+    inner.normalizer = normalizers.Lowercase()
+    inner.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), pre_tokenizers.Split("", "isolated")])
+    inner.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 0)])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner, eos_token="</s>", pad_token="</s>", unk_token="<unk>", model_max_length=24
+    )
+    config = SiglipConfig(
+        text_config={
+            **_layers(32),
+            "vocab_size": len(words),
+            "max_position_embeddings": 24,
+            "projection_size": 32,
+            "pad_token_id": 0,
+            "bos_token_id": 0,
+            "eos_token_id": 0,
+        },
+        vision_config={**_layers(32), "image_size": IMAGE_SIZE, "patch_size": 8},
+    )
+    processor = SiglipImageProcessorPil(size={"height": IMAGE_SIZE, "width": IMAGE_SIZE})
+    return _save(folder, _random(SiglipModel, config, seed), tokenizer, processor)
+
+
+def tiny_siglip2(folder: Path, *, seed: int = 0) -> Path:
+    """A NaFlex SigLIP 2: embeddings of 32, patches of 8, texts padded to 64 tokens as its processor does."""
+    vocabulary = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", *_LETTERS]
+    ids = {token: index for index, token in enumerate(vocabulary)}
+    tokenizer = Siglip2Tokenizer(vocab=ids, merges=[], model_max_length=64, padding_side="right")
+    config = Siglip2Config(
+        text_config={
+            **_layers(32),
+            "vocab_size": len(ids),
+            "max_position_embeddings": 64,
+            "projection_size": 32,
+            "pad_token_id": 0,
+            "bos_token_id": 2,
+            "eos_token_id": 1,
+        },
+        vision_config={**_layers(32), "num_patches": 16, "patch_size": 8},
+    )
+    processor = Siglip2ImageProcessorPil(patch_size=8, max_num_patches=16)
+    return _save(folder, _random(Siglip2Model, config, seed), tokenizer, processor)
+
+
+def _layers(width: int) -> dict[str, Any]:
+    return {"hidden_size": width, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4}
+
+
+def _byte_letters() -> list[str]:
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    return [*alphabet, *(f"{letter}</w>" for letter in alphabet)]
+
+
+def _random(model_class: Any, config: Any, seed: int) -> Any:
+    """A model whose weights are large enough that different pictures and texts give clearly different embeddings."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = model_class(config).eval()
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if parameter.dim() > 1:
+                    parameter.normal_(std=0.2)
+                elif name.endswith("logit_scale"):
+                    parameter.fill_(2.5)
+                elif name.endswith("logit_bias"):
+                    parameter.fill_(-10.0)
+                elif name.endswith("bias"):
+                    parameter.normal_(std=0.1)
+    return model
+
+
+def _save(folder: Path, model: Any, tokenizer: Any, image_processor: Any) -> Path:
+    was_on = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        model.save_pretrained(folder)
+    finally:
+        if was_on:
+            logging.enable_progress_bar()
+    tokenizer.save_pretrained(folder)
+    image_processor.save_pretrained(folder)
+    return folder
