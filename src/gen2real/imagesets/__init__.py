@@ -1,0 +1,64 @@
+"""Image sets: a folder of pictures and `manifest.parquet`. Importers, decoding, transforms, loading and sampling."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gen2real.imagesets.decoding import check_pictures as check_pictures
+    from gen2real.imagesets.decoding import decode as decode
+    from gen2real.imagesets.hashing import hamming_distance as hamming_distance
+    from gen2real.imagesets.hashing import perceptual_hash as perceptual_hash
+    from gen2real.imagesets.importers import export_webdataset as export_webdataset
+    from gen2real.imagesets.importers import import_coco as import_coco
+    from gen2real.imagesets.importers import import_coop as import_coop
+    from gen2real.imagesets.importers import import_huggingface as import_huggingface
+    from gen2real.imagesets.importers import import_imagefolder as import_imagefolder
+    from gen2real.imagesets.importers import import_table as import_table
+    from gen2real.imagesets.importers import import_webdataset as import_webdataset
+    from gen2real.imagesets.loading import Pictures as Pictures
+    from gen2real.imagesets.loading import prefetch as prefetch
+    from gen2real.imagesets.manifest import ClassName as ClassName
+    from gen2real.imagesets.manifest import ImageSet as ImageSet
+    from gen2real.imagesets.sampling import EpochSampler as EpochSampler
+    from gen2real.imagesets.slugs import slug as slug
+    from gen2real.imagesets.slugs import unique_slugs as unique_slugs
+    from gen2real.imagesets.transforms import Augmentation as Augmentation
+    from gen2real.imagesets.transforms import Preprocess as Preprocess
+
+# Looked up on first use: torch, pyarrow and Pillow are not paid for by whoever only asks for help.
+_WHERE = {
+    "Augmentation": "transforms",
+    "ClassName": "manifest",
+    "EpochSampler": "sampling",
+    "ImageSet": "manifest",
+    "Pictures": "loading",
+    "Preprocess": "transforms",
+    "check_pictures": "decoding",
+    "decode": "decoding",
+    "export_webdataset": "importers",
+    "hamming_distance": "hashing",
+    "import_coco": "importers",
+    "import_coop": "importers",
+    "import_huggingface": "importers",
+    "import_imagefolder": "importers",
+    "import_table": "importers",
+    "import_webdataset": "importers",
+    "perceptual_hash": "hashing",
+    "prefetch": "loading",
+    "slug": "slugs",
+    "unique_slugs": "slugs",
+}
+
+__all__ = sorted(_WHERE)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_WHERE})
