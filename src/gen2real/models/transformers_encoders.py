@@ -197,7 +197,8 @@ def load_transformers(name: str, *, revision: str | None = None) -> Transformers
         if family is None:
             raise ModelError(
                 f"{name} is of the type {config.model_type!r}; gen2real knows {', '.join(_FAMILIES)}. "
-                'For another, write a function that returns gen2real.models.TwoTowers and give it as "package.module:function".'
+                "For another, write a function that returns gen2real.models.TwoTowers and give it as "
+                '"package.module:function".'
             )
         if folder.is_dir():
             _refuse_pickled_checkpoint(folder)
