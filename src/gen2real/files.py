@@ -26,19 +26,19 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
     Raises: CheckpointError where the disk is full, with the bytes that are free.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=f".partial{path.suffix}", dir=path.parent)
-    os.close(handle)
-    partial = Path(name)
-    try:
-        with _explained_disk_errors(path):
+    with _explained_disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=f".partial{path.suffix}", dir=path.parent)
+        os.close(handle)
+        partial = Path(name)
+        try:
             yield partial
             _sync(partial)
             partial.chmod(0o666 & ~_umask())
             os.replace(partial, path)
             _sync(path.parent)
-    finally:
-        partial.unlink(missing_ok=True)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -47,24 +47,21 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
     Raises: CheckpointError where the disk is full, with the bytes that are free.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
-    try:
-        with _explained_disk_errors(path):
+    with _explained_disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+        try:
             yield partial
             for file in partial.rglob("*"):
                 _sync(file)
             partial.chmod(0o777 & ~_umask())
             if path.exists():
-                retired = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".retired", dir=path.parent))
-                os.replace(path, retired / path.name)
-                os.replace(partial, path)
-                shutil.rmtree(retired)
+                _exchange(partial, path)
             else:
                 os.replace(partial, path)
             _sync(path.parent)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -134,7 +131,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def refuse_pickle(path: Path) -> None:
     """Raises ModelError if the file is a pickle or a torch zip, told by its bytes."""
     with path.open("rb") as stream:
-        head = stream.read(4)
+        head = stream.read(9)
+    # A safetensors file begins with the length of its header in eight bytes, which may look like a pickle's mark.
+    if head[4:] == b"\0\0\0\0{":
+        return
     is_torch_zip = head[:2] == b"PK" and zipfile.is_zipfile(path)
     if is_torch_zip or (len(head) > 1 and head[0] == 0x80 and head[1] in range(2, 6)):
         raise ModelError(
@@ -153,11 +153,25 @@ def _explained_disk_errors(path: Path) -> Iterator[None]:
         full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
         if not full:
             raise
-        free = shutil.disk_usage(path.parent).free
+        free = shutil.disk_usage(_nearest_folder(path)).free
         raise CheckpointError(
             f"the disk is full: {path} could not be written ({free / 1e6:.0f} MB are free in {path.parent}). "
             "Nothing that was there before is lost. Free some space and run the same command again: it resumes."
         ) from error
+
+
+def _exchange(partial: Path, path: Path) -> None:
+    """Puts the folder `partial` where the folder `path` is; if that fails, the old one goes back."""
+    retired = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".retired", dir=path.parent))
+    try:
+        os.replace(path, retired / path.name)
+        try:
+            os.replace(partial, path)
+        except BaseException:
+            os.replace(retired / path.name, path)
+            raise
+    finally:
+        shutil.rmtree(retired, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:
@@ -166,6 +180,10 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _nearest_folder(path: Path) -> Path:
+    return next(folder for folder in path.absolute().parents if folder.exists())
 
 
 def _umask() -> int:
