@@ -125,8 +125,8 @@ def _reading(test: TwoSampleTest, distance: Frechet, generated: Diversity, real:
     else:
         width = "a wide gap" if test.accuracy >= _WIDE else "a clear gap" if test.accuracy >= _CLEAR else "a small gap"
         told = (
-            f"A linear classifier tells the sets apart in {cases} (chance is 50 %), {width}: how well a tuned model does "
-            f"on held-out generated pictures will not say how well it does on the real ones."
+            f"A linear classifier tells the sets apart in {cases} (chance is 50 %), {width}: how well a tuned model "
+            "does on held-out generated pictures will not say how well it does on the real ones."
         )
         shift = max(0.0, distance.shift - distance.chance_shift)
         spread = max(0.0, distance.spread - distance.chance_spread)

@@ -21,7 +21,9 @@ import numpy.typing as npt
 from jaxtyping import Shaped
 from torch import Tensor
 
-Values: TypeAlias = Shaped[Tensor, "..."] | Shaped[np.ndarray, "..."] | Sequence[float] | Sequence[Sequence[float]]
+Values: TypeAlias = (
+    Shaped[Tensor, "..."] | Shaped[np.ndarray, "..."] | Sequence[float | int] | Sequence[Sequence[float | int]]
+)
 """[N] one value an example, or [S N] for S seeds. Booleans count as 0 and 1."""
 
 Array: TypeAlias = npt.NDArray[np.float64]
@@ -227,7 +229,7 @@ def binomial_tail(successes: int, count: int, probability: float = 0.5) -> float
     if successes == 0:
         return 1.0
     # P(X ≥ k) = I_p(k, n − k + 1)
-    tail = _incomplete_beta(successes, count - successes + 1, probability, 1 - probability)
+    tail = _incomplete_beta(float(successes), float(count - successes + 1), probability, 1 - probability)
     return min(1.0, max(_SMALLEST_P, tail))
 
 
