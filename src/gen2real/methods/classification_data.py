@@ -1,0 +1,270 @@
+"""The pictures of a classification run: generated sets to learn from, held-out ones, and a sealed real set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from gen2real.config import nearest
+from gen2real.errors import ImageSetError, RecipeError
+from gen2real.imagesets.loading import Pictures, prefetch
+from gen2real.imagesets.manifest import ClassName, ImageSet, held_out_rows
+from gen2real.imagesets.sampling import EpochSampler
+from gen2real.imagesets.seeds import row_generator
+from gen2real.imagesets.slugs import unique_slugs
+from gen2real.imagesets.transforms import Augmentation, Preprocess
+from gen2real.methods.settings import DataSettings
+from gen2real.prompts import read_class_names
+from gen2real.training.distributed import share
+
+Labels = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class LabelledPictures:
+    """Pictures and their classes as indices into the run's class list."""
+
+    pictures: Pictures
+    labels: Labels
+
+    @property
+    def image_set(self) -> ImageSet:
+        """The rows behind the pictures, less those that were skipped as unreadable."""
+        return self.pictures.image_set
+
+
+class SealedSet:
+    """Real pictures whose labels stay unread until `open`; before that, only the class names are looked at.
+
+    Raises: ImageSetError where the set has a class that the run does not know.
+    """
+
+    def __init__(self, path: Path, classes: Sequence[ClassName]) -> None:
+        self.path = path
+        self._classes = classes
+        class_indices(ImageSet.read(path), classes)
+
+    def open(self, preprocess: Preprocess, data: DataSettings) -> LabelledPictures:
+        """The set, for measuring after training has ended."""
+        whole = ImageSet.read(self.path).kept()
+        pictures = Pictures(whole, preprocess, cache=data.cache, on_unreadable=data.on_unreadable)
+        return LabelledPictures(pictures, _labels(pictures.image_set, self._classes))
+
+
+class ClassificationData:
+    """What a run learns from. Nothing here reads the evaluation set beyond its class names.
+
+    Args:
+        seed: of the run; it chooses the few-shot pictures. Which pictures are held out does not depend on it, so that
+            several seeds are measured on the same ones.
+
+    Raises: ImageSetError and UnreadablePictures for sets that do not fit; RecipeError for settings that do not.
+    """
+
+    def __init__(self, settings: DataSettings, preprocess: Preprocess, *, seed: int) -> None:
+        self.settings, self.preprocess = settings, preprocess
+        sets = [ImageSet.read(source.path).kept() for source in settings.generated]
+        self.classes = _class_list(settings.class_names, sets[0])
+        labels = [_labels(one, self.classes) for one in sets]
+        generated = [_origin_checked(one, "generated") for one in sets]
+        held_out: list[LabelledPictures] = []
+        if settings.held_out is not None:
+            held_out = [self._pictures(ImageSet.read(settings.held_out).kept(), None)]
+        elif settings.holdout > 0:
+            ids = [f"{place}/{row}" for place, one in enumerate(sets) for row in one.ids]
+            out = held_out_rows(ids, np.concatenate(labels), settings.holdout, seed=0)
+            parts = np.split(out, np.cumsum([len(one) for one in sets])[:-1])
+            held_out = [
+                self._pictures(one.select(np.flatnonzero(part)), None)
+                for one, part in zip(sets, parts, strict=True)
+                if part.any()
+            ]
+            generated = [one.select(np.flatnonzero(~part)) for one, part in zip(sets, parts, strict=True)]
+        self.held_out = held_out
+        augmentation = Augmentation(**settings.augmentation.model_dump())
+        self.sources = [self._pictures(one, augmentation) for one in generated]
+        self.weights = [source.weight for source in settings.generated]
+        if settings.real is not None:
+            shots = _shots(ImageSet.read(settings.real.path).kept(), settings.real.shots, seed)
+            self.sources.append(self._pictures(shots, augmentation))
+            self.weights.append(settings.real.weight)
+        self.evaluation = None if settings.evaluation is None else SealedSet(settings.evaluation, self.classes)
+        self._refuse_leak()
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names in class order."""
+        return [one.name for one in self.classes]
+
+    @property
+    def measured_on(self) -> tuple[list[LabelledPictures], str]:
+        """Generated pictures to measure on, and what they are: held out, or those of training where none are."""
+        return (self.held_out, "held out") if self.held_out else (self.sources, "training")
+
+    def sampler(self, batch_size: int, seed: int) -> EpochSampler:
+        """Draws over all sources by weight; equal weights make every epoch one pass over all pictures."""
+        weights = None if len(set(self.weights)) == 1 else self.weights
+        labels = [source.labels for source in self.sources] if self.settings.class_unique else None
+        sizes = [len(source.pictures) for source in self.sources]
+        return EpochSampler(sizes, weights, batch_size, seed, labels=labels)
+
+    def _pictures(self, one: ImageSet, augmentation: Augmentation | None) -> LabelledPictures:
+        pictures = Pictures(
+            one,
+            self.preprocess,
+            augmentation=augmentation,
+            cache=self.settings.cache,
+            on_unreadable=self.settings.on_unreadable,
+        )
+        return LabelledPictures(pictures, _labels(pictures.image_set, self.classes))
+
+    def _refuse_leak(self) -> None:
+        """Picture hashes are content, not labels: a picture to be tested on must not be trained on."""
+        if self.evaluation is None:
+            return
+        tested = set(ImageSet.read(self.evaluation.path).table["sha256"].to_pylist()) - {None}
+        for source in [*self.sources, *self.held_out]:
+            shared = tested & set(source.image_set.table["sha256"].to_pylist())
+            if shared:
+                raise ImageSetError(
+                    f"{len(shared)} picture(s) of {source.image_set.root} are also in the evaluation set "
+                    f"{self.evaluation.path}, byte for byte (first: sha256 {min(shared)[:12]}…). "
+                    "Accuracy on pictures that were trained on says nothing; remove them from one of the two."
+                )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One process's part: pixels [n 3 S S] as bytes or features [n D], labels [n], a random number a row [n]."""
+
+    inputs: Tensor
+    labels: Tensor
+    draws: Tensor
+
+    def on(self, device: torch.device, preprocess: Preprocess) -> tuple[Tensor, Tensor]:
+        """Model inputs (pixels normalised there, so that bytes travel) and labels on a device."""
+        inputs = self.inputs.to(device, non_blocking=True)
+        if inputs.dtype == torch.uint8:
+            inputs = preprocess.normalize(inputs)
+        return inputs, self.labels.to(device, non_blocking=True)
+
+
+class PictureBatches:
+    """Augmented pictures by update number. Each row's augmentation is seeded by its place in the whole batch, so
+    neither the number of processes nor that of accumulation steps changes what is seen."""
+
+    def __init__(self, data: ClassificationData, sampler: EpochSampler, *, seed: int, parts: int, workers: int) -> None:
+        self._sources, self._sampler = data.sources, sampler
+        self._seed, self._parts, self._workers = seed, parts, workers
+
+    def __call__(self, numbers: range) -> Iterator[tuple[Batch, ...]]:
+        return prefetch(self._make, numbers, workers=self._workers)
+
+    def _make(self, number: int) -> tuple[Batch, ...]:
+        rows = list(enumerate(self._sampler.batch(number)))
+        size = -(-len(rows) // self._parts)
+        return tuple(self._part(number, share(rows[i : i + size])) for i in range(0, len(rows), size))
+
+    def _part(self, number: int, rows: list[tuple[int, tuple[int, int]]]) -> Batch:
+        generators = [row_generator(self._seed, number, place) for place, _ in rows]
+        pixels = [
+            self._sources[source].pictures.training([index], generator)
+            for generator, (_, (source, index)) in zip(generators, rows, strict=True)
+        ]
+        labels = [int(self._sources[source].labels[index]) for _, (source, index) in rows]
+        draws = [int(torch.randint(2**31, (), generator=generator)) for generator in generators]
+        return Batch(torch.cat(pixels), torch.tensor(labels, dtype=torch.long), torch.tensor(draws, dtype=torch.long))
+
+
+class FeatureBatches:
+    """Cached features by update number; one of a picture's views is drawn for each place in the batch."""
+
+    def __init__(
+        self, features: Sequence[Tensor], labels: Sequence[Labels], sampler: EpochSampler, *, seed: int, parts: int
+    ) -> None:
+        self._features = torch.cat(list(features), dim=1)
+        self._labels = torch.from_numpy(np.concatenate(labels))
+        self._starts = np.cumsum([0, *(one.shape[1] for one in features)])
+        self._sampler, self._seed, self._parts = sampler, seed, parts
+
+    def __call__(self, numbers: range) -> Iterator[tuple[Batch, ...]]:
+        return (self._make(number) for number in numbers)
+
+    def _make(self, number: int) -> tuple[Batch, ...]:
+        drawn = np.array(self._sampler.batch(number), dtype=np.int64)
+        rows = torch.from_numpy(self._starts[drawn[:, 0]] + drawn[:, 1])
+        views = torch.randint(len(self._features), (len(rows),), generator=row_generator(self._seed, number))
+        size = -(-len(rows) // self._parts)
+        return tuple(self._part(rows[i : i + size], views[i : i + size]) for i in range(0, len(rows), size))
+
+    def _part(self, rows: Tensor, views: Tensor) -> Batch:
+        own = torch.tensor(share(list(range(len(rows)))), dtype=torch.long)
+        return Batch(self._features[views[own], rows[own]], self._labels[rows[own]], views[own])
+
+
+def class_indices(one: ImageSet, classes: Sequence[ClassName]) -> Labels:
+    """For each class of an image set, then once more for "no class": its index in the run's class list, or -1.
+
+    `class_indices(s, c)[s.labels]` are the set's labels in the run's numbering.
+
+    Raises: ImageSetError for classes the run does not know, with the nearest it knows.
+    """
+    place = {known.label: index for index, known in enumerate(classes)}
+    unknown = [known for known in one.classes if known.label not in place]
+    if unknown:
+        listed = "\n".join(
+            f"  {known.name!r}" + (f" (nearest: {near!r})" if (near := nearest(known.label, place)) else "")
+            for known in unknown[:10]
+        )
+        raise ImageSetError(
+            f"{one.manifest} has {len(unknown)} class(es) that the run does not train on:\n{listed}\n"
+            "Name them in data.class_names and generate pictures of them, or leave them out of that set."
+        )
+    return np.array([*(place.get(known.label, -1) for known in one.classes), -1], dtype=np.int64)
+
+
+def _labels(one: ImageSet, classes: Sequence[ClassName]) -> Labels:
+    labels = class_indices(one, classes)[one.labels]
+    if (labels < 0).any():
+        raise ImageSetError(
+            f"{int((labels < 0).sum())} of the {len(one)} pictures in {one.manifest} have no label; learning and "
+            "measuring need one for each. Import them from a folder per class, or from a table with a label column."
+        )
+    return labels
+
+
+def _class_list(names: Path | None, first: ImageSet) -> tuple[ClassName, ...]:
+    if names is None:
+        if not first.classes:
+            raise ImageSetError(f"{first.manifest} has no classes; list them in a file and set data.class_names.")
+        return tuple(first.classes)
+    read = read_class_names(names)
+    return tuple(ClassName(label, name) for label, name in zip(unique_slugs(read), read, strict=True))
+
+
+def _origin_checked(one: ImageSet, expected: str) -> ImageSet:
+    """Name-only means name-only: real pictures enter through data.real, where the result says so."""
+    others = sum(origin != expected for origin in one.table["origin"].to_pylist())
+    if others:
+        raise RecipeError(
+            f"{others} of the {len(one)} pictures in {one.manifest} are not of origin {expected!r}. Real pictures to "
+            "learn from belong under data.real; where these are generated, import them with --origin generated."
+        )
+    return one
+
+
+def _shots(one: ImageSet, shots: int | None, seed: int) -> ImageSet:
+    if shots is None:
+        return one
+    order = np.random.default_rng(seed).permutation(len(one))
+    labels = one.labels
+    chosen: list[int] = []
+    for label in np.unique(labels[labels >= 0]):
+        chosen += order[labels[order] == label][:shots].tolist()
+    return one.select(sorted(chosen))

@@ -1,0 +1,232 @@
+"""Checkpoints: whole or not there, safetensors and JSON only.
+
+    checkpoints/step-00000500/
+      model.safetensors       trainable parameters and buffers of every model, `name.key`
+      optimizer.safetensors   moments and step counts, `key.moment`
+      rng.safetensors         torch's and each device's generator, a row of bytes per process
+      checkpoint.json         step, schedule position, python's and numpy's generators, and each file's hash
+
+A checkpoint is written beside its place and renamed into it, so a kill leaves none or all of it. Each file's hash is
+checked before loading, so one torn by a failing disk is passed over, with a warning, for the one before.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+
+from gen2real.errors import CheckpointError
+from gen2real.files import atomic_folder, read_json, read_tensors, sha256_of, write_json, write_tensors
+from gen2real.training.distributed import rank, world_size
+
+_TRAINABLE = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True, strict=False)
+
+
+def save(
+    folder: Path,
+    step: int,
+    models: Mapping[str, nn.Module],
+    optimizer: torch.optim.Optimizer,
+    *,
+    extra: Mapping[str, Any],
+    keep: int,
+) -> None:
+    """Writes `folder/step-…` after update number `step`; every process calls it, the first one writes.
+
+    Args:
+        extra: JSON values that `restore` gives back.
+        keep: how many checkpoints stay; older ones are removed after the new one is in its place.
+
+    Raises: CheckpointError where the disk is full; the checkpoints before stay whole.
+    """
+    tensors = {f"{name}.{key}": value for name, model in models.items() for key, value in _model_state(model).items()}
+    moments, groups = _optimizer_state(models, optimizer)
+    generators = _every_process(_generator_states())
+    if rank() == 0:
+        with atomic_folder(folder / f"step-{step:08d}") as partial:
+            write_tensors(partial / "model.safetensors", tensors)
+            write_tensors(partial / "optimizer.safetensors", moments)
+            write_tensors(partial / "rng.safetensors", _flat_generators(generators))
+            files = {file.name: sha256_of(file) for file in sorted(partial.iterdir())}
+            described = {
+                "version": 1,
+                "step": step,
+                "processes": world_size(),
+                "python_and_numpy": [state["json"] for state in generators],
+                "groups": groups,
+                "extra": dict(extra),
+                "sha256": files,
+            }
+            write_json(partial / "checkpoint.json", described)
+        for old in _checkpoints(folder)[:-keep]:
+            shutil.rmtree(old)
+    if world_size() > 1:
+        torch.distributed.barrier()
+
+
+def restore(
+    folder: Path, models: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer
+) -> tuple[int, dict[str, Any]] | None:
+    """Loads the newest whole checkpoint into models, optimiser and generators; None where there is none.
+
+    Returns: the number of updates done, and what was saved as `extra`.
+
+    Raises: CheckpointError where none of several is whole, or where it belongs to other models.
+    """
+    found = latest(folder)
+    if found is None:
+        return None
+    described = read_json(found / "checkpoint.json")
+    tensors = read_tensors(found / "model.safetensors")
+    for name, model in models.items():
+        state = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
+        expected = _model_state(model)
+        if set(state) != set(expected):
+            differing = ", ".join(sorted(set(state) ^ set(expected))[:5])
+            raise CheckpointError(
+                f"{found} belongs to another model: {name!r} has other parameters ({differing} …). "
+                "Use another output folder, or remove this one to start over."
+            )
+        set_model_state_dict(model, dict[str, Any](state), options=_TRAINABLE)
+    moments = read_tensors(found / "optimizer.safetensors")
+    _load_optimizer(models, optimizer, moments, described["groups"])
+    _load_generators(found, described)
+    return int(described["step"]), dict(described["extra"])
+
+
+def latest(folder: Path) -> Path | None:
+    """The newest whole checkpoint in `folder`; torn ones are passed over with a warning.
+
+    Raises: CheckpointError where there are checkpoints and none of them is whole.
+    """
+    found = _checkpoints(folder)
+    for candidate in reversed(found):
+        fault = _fault(candidate)
+        if fault is None:
+            return candidate
+        warnings.warn(f"{candidate} is torn ({fault}); the checkpoint before it is used.", stacklevel=2)
+    if found:
+        raise CheckpointError(
+            f"none of the {len(found)} checkpoints in {folder} is whole. Remove that folder to start the run over."
+        )
+    return None
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("step-*") if path.is_dir())
+
+
+def _fault(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint on disk, or None."""
+    try:
+        described = read_json(checkpoint / "checkpoint.json")
+        for name, expected in described["sha256"].items():
+            if sha256_of(checkpoint / name) != expected:
+                return f"{name} does not have the content that was written"
+    except (OSError, ValueError, KeyError) as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _model_state(model: nn.Module) -> dict[str, Tensor]:
+    state: dict[str, Any] = get_model_state_dict(model, options=_TRAINABLE)
+    return state
+
+
+def _optimizer_state(
+    models: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    """Moments by parameter name, and each group's plain settings."""
+    whole = cast(Any, get_optimizer_state_dict(_together(models), optimizer, options=_TRAINABLE))
+    moments = {
+        f"{parameter}|{moment}": value if isinstance(value, Tensor) else torch.tensor(value)
+        for parameter, state in whole["state"].items()
+        for moment, value in state.items()
+    }
+    groups = [{**group, "betas": list(group["betas"])} for group in whole["param_groups"]]
+    return moments, groups
+
+
+def _load_optimizer(
+    models: Mapping[str, nn.Module],
+    optimizer: torch.optim.Optimizer,
+    moments: Mapping[str, Tensor],
+    groups: list[dict[str, Any]],
+) -> None:
+    state: dict[str, dict[str, Tensor]] = {}
+    for key, value in moments.items():
+        parameter, moment = key.split("|")
+        state.setdefault(parameter, {})[moment] = value
+    whole: dict[str, Any] = {
+        "state": state,
+        "param_groups": [{**group, "betas": tuple(group["betas"])} for group in groups],
+    }
+    try:
+        set_optimizer_state_dict(_together(models), optimizer, whole, options=_TRAINABLE)
+    except (KeyError, RuntimeError) as error:
+        raise CheckpointError(f"the checkpoint's optimiser does not fit this model: {error}") from error
+
+
+def _together(models: Mapping[str, nn.Module]) -> nn.Module:
+    """One module that owns all models, so that every parameter has one name."""
+    return nn.ModuleDict(dict(models)) if len(models) > 1 else next(iter(models.values()))
+
+
+def _generator_states() -> dict[str, Any]:
+    kind, keys, position, has_gauss, cached = cast(tuple[Any, ...], np.random.get_state())
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+        "json": {"python": random.getstate(), "numpy": [kind, keys.tolist(), position, has_gauss, cached]},
+    }
+
+
+def _every_process(state: dict[str, Any]) -> list[dict[str, Any]]:
+    if world_size() == 1:
+        return [state]
+    states: list[dict[str, Any]] = [{} for _ in range(world_size())]
+    torch.distributed.all_gather_object(states, state)
+    return states
+
+
+def _flat_generators(states: list[dict[str, Any]]) -> dict[str, Tensor]:
+    flat = {}
+    for place, state in enumerate(states):
+        flat[f"torch.{place}"] = state["torch"]
+        if state["cuda"] is not None:
+            flat[f"cuda.{place}"] = state["cuda"]
+    return flat
+
+
+def _load_generators(checkpoint: Path, described: Mapping[str, Any]) -> None:
+    states = read_tensors(checkpoint / "rng.safetensors")
+    if described["processes"] != world_size():
+        warnings.warn(
+            f"{checkpoint} was written by {described['processes']} process(es) and is resumed by {world_size()}: "
+            "the batches stay the same, dropout does not.",
+            stacklevel=2,
+        )
+        return
+    torch.set_rng_state(states[f"torch.{rank()}"])
+    if f"cuda.{rank()}" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states[f"cuda.{rank()}"])
+    plain = described["python_and_numpy"][rank()]
+    version, keys, gauss = plain["python"]
+    random.setstate((version, tuple(keys), gauss))
+    kind, words, position, has_gauss, cached = plain["numpy"]
+    np.random.set_state((kind, np.array(words, dtype=np.uint32), position, has_gauss, cached))
