@@ -132,8 +132,8 @@ def _matching(module: nn.Module, targets: Sequence[str]) -> list[str]:
             endings = sorted({name.rpartition(".")[2] for name in names})
             shown = "\n  ".join(names[:40]) + (f"\n  … and {len(names) - 40} more" if len(names) > 40 else "")
             raise ModelError(
-                f"no layer of the image tower matches the LoRA target {target!r}. The endings are {', '.join(endings)}; "
-                f"the layers are:\n  {shown}"
+                f"no layer of the image tower matches the LoRA target {target!r}. "
+                f"The endings are {', '.join(endings)}; the layers are:\n  {shown}"
             )
         found.update(dict.fromkeys(matched))
     return list(found)

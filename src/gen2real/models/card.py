@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from gen2real.models.dual_encoder import DualEncoder
@@ -22,7 +23,7 @@ def model_card(encoder: DualEncoder, class_names: Sequence[str], made_by: Mappin
         "pipeline_tag": "zero-shot-image-classification",
         "tags": ["gen2real", "image-classification", "trained-on-generated-images"],
     }
-    if model_class and not encoder.name.startswith((".", "/", "~")) and encoder.name.count("/") == 1:
+    if model_class and encoder.name.count("/") == 1 and not Path(encoder.name).exists():
         front["base_model"] = encoder.name
     # JSON is YAML, and quotes whatever needs quoting.
     lines = ["---", *(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in front.items()), "---", ""]
@@ -73,15 +74,17 @@ with torch.no_grad():
 print(loaded.class_names[logits.argmax()])"""
 
 _WITH_TRANSFORMERS = """import json
+from pathlib import Path
+
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoImageProcessor, CLASS
 
-folder = "this folder"
-model, head = CLASS.from_pretrained(folder), load_file(f"{folder}/head.safetensors")
+folder = Path("this folder")
+model, head = CLASS.from_pretrained(folder), load_file(folder / "head.safetensors")
 pixels = AutoImageProcessor.from_pretrained(folder)(Image.open("photo.jpg").convert("RGB"), return_tensors="pt")
 with torch.no_grad():
     features = model.get_image_features(**pixels).pooler_output - head["feature_mean"]
 logits = torch.nn.functional.normalize(features, dim=-1) @ head["weight"].T + head["bias"]
-print(json.load(open(f"{folder}/classes.json"))[logits.argmax()])"""
+print(json.loads((folder / "classes.json").read_text(encoding="utf-8"))[logits.argmax()])"""

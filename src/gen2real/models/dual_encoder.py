@@ -40,7 +40,12 @@ class DualEncoder(nn.Module):
     logit_scale: nn.Parameter
 
     def __init__(
-        self, vision: nn.Module, logit_scale: Tensor | float, preprocess: Preprocess, embedding_dim: int, name: str
+        self,
+        vision: nn.Module,
+        logit_scale: Tensor | float | int,
+        preprocess: Preprocess,
+        embedding_dim: int,
+        name: str,
     ) -> None:
         super().__init__()
         self.vision = vision

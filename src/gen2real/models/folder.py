@@ -52,8 +52,8 @@ def save_classifier(
         made_by: what made the model (config, versions, seeds, data fingerprints), as JSON; it becomes gen2real.json.
         card: README.md; a short one with the code to load the model is written where None.
 
-    Raises: ModelError where the names do not fit the head, the towers do not fit each other, LoRA layers are not merged, or
-        `folder` holds something that is not a model.
+    Raises: ModelError where the names do not fit the head, the towers do not fit each other, LoRA layers are not
+        merged, or `folder` holds something that is not a model.
     """
     target = Path(folder)
     classes = classifier.head.out_features
@@ -73,8 +73,8 @@ def save_classifier(
 def load_classifier(folder: str | Path) -> LoadedClassifier:
     """The classifier of a folder that `save_classifier` wrote, in evaluation mode.
 
-    Raises: ModelError where the folder is not there, has no head (an encoder alone loads with `load_dual_encoder`), is of a
-        newer format, holds a pickle, or its parts do not fit each other.
+    Raises: ModelError where the folder is not there, has no head (an encoder alone loads with `load_dual_encoder`), is
+        of a newer format, holds a pickle, or its parts do not fit each other.
     """
     source = Path(folder)
     if not source.is_dir():

@@ -78,8 +78,8 @@ class TwoTowers(DualEncoder):
 def call_factory(path: str) -> DualEncoder:
     """The dual encoder that "package.module:function" returns.
 
-    The function must say so (`-> DualEncoder` or a subclass): a model folder from elsewhere names a function, and must not
-    be able to have any other one called.
+    The function must say so (`-> DualEncoder` or a subclass): a model folder from elsewhere names a function, and must
+    not be able to have any other one called.
 
     Raises: ModelError for a module or function that is not there, is not so annotated, or returns something else.
     """

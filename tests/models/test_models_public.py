@@ -1,0 +1,24 @@
+"""The room's public names, and that importing it costs nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import gen2real.models
+
+
+def test_public_names() -> None:
+    assert gen2real.models.__all__ == [
+        "DualEncoder", "LoadedClassifier", "TextInitialisedClassifier", "TwoTowers", "add_lora", "greedy_soup",
+        "interpolate", "is_model_folder", "load_classifier", "load_dual_encoder", "merge_lora", "save_adapter",
+        "save_classifier", "text_head", "uniform_soup",
+    ]  # fmt: skip
+    for name in gen2real.models.__all__:
+        assert getattr(gen2real.models, name).__module__.startswith("gen2real.models.")
+
+
+def test_import_is_cheap() -> None:
+    heavy = "[name for name in ('torch', 'transformers', 'peft') if name in sys.modules]"
+    code = f"import sys, gen2real.models, gen2real.prompts; print({heavy})"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
