@@ -78,12 +78,13 @@ class Preprocess:
         if self.fit == "stretch":
             return picture.resize((side, side), _FILTERS[self.resample])
         if self.fit == "crop":
-            # Only the box is resampled; its pixels are those of resizing the whole and cutting after.
+            if max(picture.size) > 32 * min(picture.size):
+                # A very long picture would be blown up to a giant first; what is far from the middle never matters.
+                picture = _middle(picture, 32)
             new_width, new_height = shortest_to(picture.size, side)
             left, top = (new_width - side) // 2, (new_height - side) // 2
-            across, down = width / new_width, height / new_height
-            box = (left * across, top * down, (left + side) * across, (top + side) * down)
-            return picture.resize((side, side), _FILTERS[self.resample], box=box)
+            whole = picture.resize((new_width, new_height), _FILTERS[self.resample])
+            return whole.crop((left, top, left + side, top + side))
         room = max(1, round(side * (1 - 2 * self.margin)))
         scale = room / max(width, height)
         inner = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -245,6 +246,13 @@ def shortest_to(size: Size, shortest: int) -> Size:
     if width <= height:
         return shortest, max(shortest, int(shortest * height / width))
     return max(shortest, int(shortest * width / height)), shortest
+
+
+def _middle(picture: Image.Image, aspect: int) -> Image.Image:
+    width, height = picture.size
+    most = aspect * min(picture.size)
+    left, top = max(0, (width - most) // 2), max(0, (height - most) // 2)
+    return picture.crop((left, top, min(width, left + most), min(height, top + most)))
 
 
 def _resized(picture: Tensor, size: int) -> Tensor:
