@@ -29,6 +29,8 @@ from gen2real.models.towers import TwoTowers
 DATA = Path(__file__).resolve().parent / "data"
 WHEELS = DATA / "wheels"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MARGIN = 1 / 12
+"""Of the square's side: a tenth of the picture's longer side is left free on each of the four sides."""
 RIDGE = 0.1
 TEMPLATE = "a photo of a {}"
 LOGIT_SCALE = math.log(20.0)
@@ -93,7 +95,16 @@ def build_towers() -> TwoTowers:
         margin=0.1,
         background=(255, 255, 255),
     )
-    return TwoTowers(vision, BridgedText(sentences, bridge), preprocess, LOGIT_SCALE).eval()
+    towers = TwoTowers(
+        vision,
+        BridgedText(sentences, bridge),
+        preprocess,
+        logit_scale=LOGIT_SCALE,
+        embedding_dim=bridge.shape[1],
+        factory="benchmarks.drawn2photo.towers:build_towers",
+        name="drawn2photo towers",
+    )
+    return towers.eval()
 
 
 def imagenet_network() -> nn.Module:
