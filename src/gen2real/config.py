@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, Val
 
 from gen2real.recipe import KeyPath, Recipe, did_you_mean, dotted, nearest, read_recipe, recipe_error, shown, to_yaml
 
-__all__ = ["Config", "RecipePath", "dump", "load_recipe", "nearest", "parse_config", "to_json"]
+__all__ = ["Config", "RecipeName", "RecipePath", "dump", "load_recipe", "nearest", "parse_config", "to_json"]
 
 ConfigType = TypeVar("ConfigType", bound="Config")
 
@@ -36,6 +36,14 @@ def _beside_the_recipe(value: Path, info: ValidationInfo) -> Path:
     folders = (info.context or {}).get("folders", {}).get(str(value), ())
     return next((folder / value for folder in folders if (folder / value).exists()), value)
 
+
+def _folder_or_name(value: str, info: ValidationInfo) -> str:
+    found = _beside_the_recipe(Path(value), info)
+    return str(found) if found.exists() else value
+
+
+RecipeName = Annotated[str, AfterValidator(_folder_or_name)]
+"""A folder, found as a `RecipePath` is, or where there is none a name that means something elsewhere, as on the hub."""
 
 RecipePath = Annotated[Path, AfterValidator(_beside_the_recipe)]
 """A path to something that exists: relative to the folder of the recipe that names it if it is there, else to the
@@ -133,12 +141,14 @@ def _explained(config_type: type[Config], path: KeyPath, errors: Sequence[Any]) 
         return f"unknown key here, in a section of the kind {errors[0]['loc'][-2]}"
     expected: list[str] = []
     allowed: list[str] = []
+    said: list[str] = []
     given = errors[0]["input"]
     for one in errors:
         context = one.get("ctx", {})
         match one["type"]:
             case "value_error" | "assertion_error":
-                message = str(context["error"])
+                said.append(str(context["error"]))
+                continue
             case "literal_error" | "enum":
                 message = context["expected"]
                 allowed += re.findall(r"'([^']*)'", message)
@@ -157,7 +167,11 @@ def _explained(config_type: type[Config], path: KeyPath, errors: Sequence[Any]) 
         if message not in expected:
             expected.append(message)
     near = nearest(given, allowed) if isinstance(given, str) else None
-    return f"given {shown(given)}; expected {', or '.join(expected)}{did_you_mean(near and repr(near))}"
+    if expected:
+        said.insert(0, f"expected {', or '.join(expected)}")
+    if not isinstance(given, dict) or not _keys(config_type, path):
+        said.insert(0, f"given {shown(given)}")
+    return "; ".join(said) + did_you_mean(near and repr(near))
 
 
 def _path_of(error: Any, values: Any) -> KeyPath:

@@ -10,6 +10,7 @@ from gen2real.config import Config
 METHODS = {
     "regft": ("gen2real.methods.regft", "RegFTConfig"),
     "flyp": ("gen2real.methods.flyp", "FLYPConfig"),
+    "soup": ("gen2real.methods.soup", "SoupConfig"),
 }
 
 

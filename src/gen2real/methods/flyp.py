@@ -96,7 +96,14 @@ def run(config: FLYPConfig, *, quiet: bool = False) -> Result | None:
             pairs.encoder.vision, text_head(pairs.encoder, prompts), feature_mean=mean
         ).eval()
 
-    readings = measure(classifier_at, data, config.ensemble, frozen_encoder=False, transductive=config.transductive)
+    readings = measure(
+        classifier_at,
+        data,
+        config.ensemble,
+        frozen_encoder=False,
+        transductive=config.transductive,
+        with_gap=config.gap,
+    )
     saved = classifier_at(readings.saved_alpha) if config.save_model else None
     return conclude(
         folder,

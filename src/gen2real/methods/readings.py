@@ -61,12 +61,14 @@ def measure(
     *,
     frozen_encoder: bool,
     transductive: bool = False,
+    with_gap: bool = True,
 ) -> Readings:
     """Every reading on generated and, at the end, on real pictures.
 
     Args:
         classifier_at: the classifier θ(α); one call's result may be invalid after the next call.
         frozen_encoder: θ(α) has the same image encoder for every α, so pictures are encoded once.
+        with_gap: measures generated against real features before and after.
         transductive: adds readings whose features are centred on the real pictures' own mean.
     """
     found = Readings()
@@ -85,6 +87,7 @@ def measure(
     found.answers["generated"] = generated.labels.to(torch.int32)
     readings: dict[str, dict[str, Any]] = {}
     _read(readings, found.answers, "generated", generated, _outputs(named, logits, ensemble.alpha))
+    found.answers |= {f"generated.alpha={alpha:g}": best_answers(logits[alpha]) for alpha in alphas}
     sweep = [{"alpha": alpha, "generated_top1": accuracy[alpha]} for alpha in alphas]
     diversity = {"generated": {name: measure_diversity(features[a]).to_json() for name, a in _ENDS.items()}}
     gap: dict[str, Any] = {}
@@ -105,8 +108,10 @@ def measure(
                     _centred_on_itself(classifier_at(alpha), real_features[alpha]),
                 )
         _read(readings, found.answers, "real", real, outputs)
+        found.answers |= {f"real.alpha={alpha:g}": best_answers(real_logits[alpha]) for alpha in alphas}
         diversity["real"] = {name: measure_diversity(real_features[a]).to_json() for name, a in _ENDS.items()}
-        gap = {name: measure_gap(features[a], real_features[a]).to_json() for name, a in _ENDS.items()}
+        if with_gap:
+            gap = {name: measure_gap(features[a], real_features[a]).to_json() for name, a in _ENDS.items()}
 
     found.summary = {
         "generated_pictures_are": which,

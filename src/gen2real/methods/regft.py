@@ -133,6 +133,7 @@ def run(config: RegFTConfig, *, quiet: bool = False) -> Result | None:
         config.ensemble,
         frozen_encoder=config.tune == "head",
         transductive=config.transductive,
+        with_gap=config.gap,
     )
     return conclude(
         folder,

@@ -27,6 +27,7 @@ class Result:
     output_ensemble            logits of zero_shot and tuned mixed with the fixed alpha, weights left apart
     oracle                     the alpha that is best on the real labels: a bound, never a result
     transductive_…             the same with statistics of the unlabelled real pictures
+    alpha=0.3                  any alpha of the sweep; in `answers` and `correct` only
     """
 
     folder: Path
@@ -37,9 +38,7 @@ class Result:
         """The result of a finished run. Raises: RecipeError where the run has not ended."""
         path = folder / "result.json"
         if not path.exists():
-            raise RecipeError(
-                f"{folder} holds no result.json: the run has not ended. Run its recipe again: it resumes."
-            )
+            raise RecipeError(f"{folder} holds no result.json: the run has not ended. Run its recipe again.")
         return cls(folder, read_json(path))
 
     @classmethod
@@ -59,7 +58,7 @@ class Result:
 
     @cached_property
     def answers(self) -> dict[str, Tensor]:
-        """`real.<reading>` and `generated.<reading>`: [N K] class indices, best first; `real` and `generated`: labels."""
+        """`real.<reading>`, `generated.<reading>`: [N K] class indices, best first; `real`, `generated`: labels [N]."""
         return read_tensors(self.folder / "answers.safetensors")
 
     def changed_weights(self) -> dict[str, Tensor]:

@@ -7,14 +7,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from gen2real.config import Config, RecipePath
+from gen2real.config import Config, RecipeName, RecipePath
 from gen2real.training.settings import OptimizerSettings, ScheduleSettings, TrainingSettings
 
 
 class EncoderSettings(Config):
     """The dual encoder: a hub name, a folder, or `package.module:function` for towers of the user's own."""
 
-    name: str
+    name: RecipeName
     revision: str | None = None
 
 
@@ -115,6 +115,7 @@ class ClassificationConfig(Config):
     transductive: bool = Field(
         False, description="adds readings centred on the mean of the unlabelled evaluation pictures"
     )
+    gap: bool = Field(True, description="how far generated and real features are apart, before and after")
     save_model: bool = True
     seed: int = Field(0, ge=0)
 
