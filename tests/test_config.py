@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from gen2real.config import Config, RecipePath, dump, load_recipe, nearest, parse_config, to_json
+from gen2real.config import Config, RecipeName, RecipePath, dump, load_recipe, nearest, parse_config, to_json
 from gen2real.errors import RecipeError
 
 
@@ -32,6 +32,12 @@ class Pad(Config):
     kind: Literal["pad"] = "pad"
     margin: int = 0
 
+    @model_validator(mode="after")
+    def _margin_is_even(self) -> Pad:
+        if self.margin % 2:
+            raise ValueError("padding needs an even margin")
+        return self
+
 
 class Data(Config):
     generated: tuple[Pictures, ...] = ()
@@ -46,6 +52,7 @@ class Recipe(Config):
     optimizer: Optimizer = Optimizer()
     alpha: float | Literal["auto"] = 0.5
     note: str | None = None
+    encoder: RecipeName = "hub/clip"
     resume: bool = True
     towers: dict[str, Optimizer] = Field(default_factory=dict)
 
@@ -53,7 +60,7 @@ class Recipe(Config):
     @classmethod
     def _between(cls, value: Any) -> Any:
         if value != "auto" and not 0 <= value <= 1:
-            raise ValueError("a number from 0 to 1, or auto")
+            raise ValueError("it lies between 0 and 1, or is auto")
         return value
 
 
@@ -120,7 +127,7 @@ note: 3
         "recipe.yaml:11: lr: unknown key; did you mean optimizer.lr?",
         "recipe.yaml:12: note: given 3; expected a string",
         "recipe.yaml:9: optimiser.lr: given 'fast'; expected a number",
-        "--set alpha=2: alpha: given 2; expected a number from 0 to 1, or auto",
+        "--set alpha=2: alpha: given 2; it lies between 0 and 1, or is auto",
     }
 
 
@@ -132,6 +139,7 @@ note: 3
         ("Alpha: 0.1", "Alpha: unknown key; did you mean alpha?"),
         ("data: {fit: {kind: crap}}", "data.fit: given 'crap'; expected for its key kind one of 'crop', 'pad'"),
         ("data: {fit: {kind: pad, scale: 1}}", "data.fit.scale: unknown key here, in a section of the kind pad"),
+        ("data: {fit: {kind: pad, margin: 3}}", "data.fit: padding needs an even margin"),
         ("alpha: autp", "alpha: given 'autp'; expected a number, or 'auto'; did you mean 'auto'?"),
         ("alpha: true", "alpha: given True; expected a number"),
         ("alpha: .nan", "alpha: given nan; expected a finite number, or 'auto'"),
@@ -223,7 +231,7 @@ def test_overrides(tmp_path: Path) -> None:
         "data: {generated: [{path: a}, {path: b}]}\nnote: x\n",
         "optimizer.lr=3e-5",
         "data.generated.1.weight=2",
-        "data.fit={kind: pad, margin: 3}",
+        "data.fit={kind: pad, margin: 4}",
         'towers={"text": {"lr": 1}}',
         "towers.image.lr=2",
         "note=a=b",
@@ -232,7 +240,7 @@ def test_overrides(tmp_path: Path) -> None:
     )
     assert config.optimizer.lr == 3e-5
     assert [one.weight for one in config.data.generated] == [1, 2]
-    assert config.data.fit == Pad(margin=3)
+    assert config.data.fit == Pad(margin=4)
     assert {name: one.lr for name, one in config.towers.items()} == {"text": 1, "image": 2}
     assert config.note == "a=b"
     assert config.out == Path("there")
@@ -292,7 +300,7 @@ def test_a_fault_in_a_base_names_the_base(tmp_path: Path) -> None:
     assert set(faults(tmp_path, "base: root.yaml\nalpha: 3\n")[1:]) == {
         "root.yaml:3: not: unknown key; did you mean note?",
         "root.yaml:3: not: given 1; expected a string",
-        "recipe.yaml:2: alpha: given 3; expected a number from 0 to 1, or auto",
+        "recipe.yaml:2: alpha: given 3; it lies between 0 and 1, or is auto",
     }
 
 
@@ -325,6 +333,13 @@ def test_paths_are_sought_beside_the_recipe_that_names_them(tmp_path: Path, monk
     assert [path.resolve() for path in paths(inherited)] == [tmp_path / "common" / "set"]
     assert paths(own) == [tmp_path / "job" / "set", Path("gone")]
     assert paths(own, "data.generated.0.path=set") == [Path("set"), Path("gone")]
+
+
+def test_a_name_is_a_folder_where_there_is_one(tmp_path: Path) -> None:
+    assert load(tmp_path, "encoder: towers\n").encoder == "towers"
+    (tmp_path / "towers").mkdir()
+    assert load(tmp_path, "encoder: towers\n").encoder == str(tmp_path / "towers")
+    assert load(tmp_path, "").encoder == "hub/clip"
 
 
 def test_a_home_folder_is_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
