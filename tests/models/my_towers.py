@@ -37,7 +37,7 @@ def vision() -> nn.Module:
 def build() -> TwoTowers:
     torch.manual_seed(5)
     preprocess = Preprocess(size=16, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), fit="pad", margin=0.1)
-    return TwoTowers(vision(), Letters(), preprocess, logit_scale=math.log(20), embedding_dim=6)
+    return TwoTowers(vision(), Letters(), preprocess, math.log(20))
 
 
 def build_with_a_function() -> DualEncoder:

@@ -97,6 +97,14 @@ def test_a_zero_vector_gives_finite_gradients() -> None:
     assert pixels.grad.isfinite().all()
 
 
+def test_stored_embeddings() -> None:
+    classifier = TextInitialisedClassifier(nn.Identity(), torch.eye(2))
+    features = torch.tensor([[3.0, 4.0]])
+    logits, same = classifier(features)
+    torch.testing.assert_close(logits, torch.tensor([[0.6, 0.8]]))
+    assert torch.equal(same, features)
+
+
 def test_half_precision_features_are_normalised_in_float32() -> None:
     classifier = TextInitialisedClassifier(nn.Identity(), torch.eye(2))
     small = torch.tensor([[6e-5, 8e-5]], dtype=torch.float16)

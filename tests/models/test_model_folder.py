@@ -6,6 +6,7 @@ import json
 import pickle
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,15 @@ def test_the_card_is_safe(tmp_path: Path) -> None:
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in shown
     assert len(re.findall(r"^\| \d+ \| .* \|$", shown, flags=re.MULTILINE)) == len(CLASSES)
     assert plain_text("a | b\n*c*") == "a &#124; b &#42;c&#42;"
+
+
+def test_the_card_tells_of_preprocessing_that_transformers_cannot_do(tmp_path: Path) -> None:
+    encoder, classifier = tuned(tiny.tiny_clip(tmp_path / "clip"))
+    for fit, told in (("crop", False), ("pad", True)):
+        encoder.preprocess = replace(encoder.preprocess, fit=fit)
+        save_classifier(tmp_path / fit, encoder, classifier, CLASSES, made_by={})
+        assert ("results differ" in (tmp_path / fit / "README.md").read_text(encoding="utf-8")) == told
+        assert load_classifier(tmp_path / fit).encoder.preprocess == encoder.preprocess
 
 
 def test_own_card_and_odd_names_in_json(tmp_path: Path) -> None:

@@ -36,9 +36,9 @@ class TestInterpolate:
         assert torch.equal(mixed["w"].view(torch.int32), odd["w"].view(torch.int32))
 
     def test_what_both_share_is_untouched(self) -> None:
-        shared = torch.randn(1000)
+        both = torch.randn(1000)
         for alpha in (0.1, 0.3, 0.7):
-            assert torch.equal(interpolate(state(w=shared), state(w=shared.clone()), alpha)["w"], shared)
+            assert torch.equal(interpolate(state(w=both), state(w=both.clone()), alpha)["w"], both)
 
     def test_integers_are_never_mixed(self) -> None:
         original, tuned = (

@@ -12,8 +12,13 @@ from gen2real.models.dual_encoder import DualEncoder
 _SHOWN = 50
 
 
-def model_card(encoder: DualEncoder, class_names: Sequence[str], made_by: Mapping[str, Any], *, title: str) -> str:
+def model_card(
+    encoder: DualEncoder, class_names: Sequence[str], made_by: Mapping[str, Any], title: str, *, own_pixels: bool
+) -> str:
     """README.md in the hub's form: YAML front matter, the classes, code that loads the model, and what made it.
+
+    Args:
+        own_pixels: the folder's preprocess.json says what preprocessor_config.json cannot; the card then tells so.
 
     Class names are shown as text, whatever they hold: they can neither become HTML nor end a table row.
     """
@@ -41,6 +46,11 @@ def model_card(encoder: DualEncoder, class_names: Sequence[str], made_by: Mappin
             "```python",
             _WITH_TRANSFORMERS.replace("CLASS", model_class),
             "```",
+            "",
+        ]
+    if model_class and own_pixels:
+        lines += [
+            "Pictures are prepared as preprocess.json says, which transformers does not read: results differ.",
             "",
         ]
     lines += ["## Classes", "", "| | name |", "|---|---|"]

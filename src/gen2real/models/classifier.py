@@ -57,7 +57,8 @@ class TextInitialisedClassifier(nn.Module):
     that a weight-space ensemble covers all of it: RegFT interpolates every key, head and bias included.
 
     Args:
-        vision: pixels [N 3 S S] → un-normalised embeddings [N D]; it is held, not copied.
+        vision: pixels [N 3 S S] → un-normalised embeddings [N D]; it is held, not copied. `nn.Identity()` makes a
+            classifier of stored embeddings.
         weight: [C D], usually `text_head(...)`; it is copied.
         bias: [C]; zeros where None.
         feature_mean: [D]; subtracted before normalising. Zeros where None: plain CLIP.
@@ -83,7 +84,7 @@ class TextInitialisedClassifier(nn.Module):
         mean = weight.new_zeros(dim) if feature_mean is None else feature_mean
         self.register_buffer("feature_mean", mean.detach().float().clone())
 
-    def forward(self, pixels: Float[Tensor, "n 3 h w"]) -> tuple[Float[Tensor, "n classes"], Float[Tensor, "n dim"]]:
+    def forward(self, pixels: Float[Tensor, "n ..."]) -> tuple[Float[Tensor, "n classes"], Float[Tensor, "n dim"]]:
         """Logits and the raw image embeddings f: regularisers take f from here, never from an attribute."""
         features = self.vision(pixels)
         return self.classify_features(features), features

@@ -18,7 +18,7 @@ from gen2real.errors import ModelError
 from gen2real.files import atomic_folder, read_json, read_tensors, write_json, write_tensors
 from gen2real.models.card import model_card
 from gen2real.models.classifier import TextInitialisedClassifier
-from gen2real.models.dual_encoder import DualEncoder, load_dual_encoder, refuse_to_replace
+from gen2real.models.dual_encoder import PREPROCESS_FILE, DualEncoder, load_dual_encoder, refuse_to_replace
 
 FORMAT_VERSION = 1
 
@@ -66,7 +66,8 @@ def save_classifier(
         write_tensors(partial / "head.safetensors", head)
         write_json(partial / "classes.json", list(class_names))
         write_json(partial / "gen2real.json", {"version": FORMAT_VERSION, "made_by": dict(made_by)})
-        text = model_card(encoder, class_names, made_by, title=target.name) if card is None else card
+        own = (partial / PREPROCESS_FILE).is_file()
+        text = model_card(encoder, class_names, made_by, target.name, own_pixels=own) if card is None else card
         (partial / "README.md").write_text(text, encoding="utf-8")
 
 

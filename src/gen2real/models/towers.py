@@ -1,11 +1,9 @@
 """Two towers of the user's own as a dual encoder: any image module, any text module or function.
 
-# my_towers.py
-def build() -> TwoTowers:
-    return TwoTowers(MyVision(), MyText(), Preprocess(size=224), logit_scale=math.log(100), embedding_dim=512,
-                     factory="my_towers:build")
+In the user's my_towers.py, for `load_dual_encoder("my_towers:build")`:
 
-load_dual_encoder("my_towers:build")
+    def build() -> TwoTowers:
+        return TwoTowers(MyVision(), MyText(), Preprocess(size=224), math.log(100))
 """
 
 from __future__ import annotations
@@ -17,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from gen2real.errors import ModelError
@@ -35,7 +34,7 @@ class TwoTowers(DualEncoder):
         text: list of N strings → [N D], not normalised. Where it is an `nn.Module` its weights are saved too.
         preprocess: how a picture becomes pixels.
         logit_scale: the logarithm of the scale on cosine similarities.
-        embedding_dim: D.
+        embedding_dim: D; asked of `text` where None.
         factory: "package.module:function" that makes these towers with no arguments; saving needs it, because a folder
             holds weights and not programs. `load_dual_encoder("package.module:function")` fills it in.
     """
@@ -45,12 +44,15 @@ class TwoTowers(DualEncoder):
         vision: nn.Module,
         text: nn.Module | Callable[[list[str]], Tensor],
         preprocess: Preprocess,
-        *,
         logit_scale: Tensor | float | int,
-        embedding_dim: int,
+        *,
+        embedding_dim: int | None = None,
         factory: str | None = None,
         name: str = "two towers",
     ) -> None:
+        if embedding_dim is None:
+            with torch.no_grad():
+                embedding_dim = int(text(["a"]).shape[-1])
         super().__init__(vision, logit_scale, preprocess, embedding_dim, name)
         self.text = text
         self.factory = factory

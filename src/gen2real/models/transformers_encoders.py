@@ -132,7 +132,9 @@ class TransformersEncoder(DualEncoder):
         self.text = family.text(model)
         self.logit_bias: nn.Parameter | None = None
         if hasattr(model, "logit_bias"):
-            self.logit_bias = nn.Parameter(model.logit_bias.detach().float().reshape(()).clone())
+            # The same for every pair, so only a sigmoid loss can learn it: whoever has one thaws it.
+            bias = model.logit_bias.detach().float().reshape(()).clone()
+            self.logit_bias = nn.Parameter(bias, requires_grad=False)
         self.config = model.config
         self.tokenizer = tokenizer
         self.image_processor = image_processor
