@@ -162,7 +162,7 @@ def test_functions_stay_short() -> None:
 def test_no_file_names_a_place_on_someones_machine() -> None:
     places = re.compile(r"(?:^|[\s\"'=(])(?:\.\./shared|/(?:work|root|tmp|home/\w+|opt)/)")
     wrong = []
-    for path in (*FILES, *ROOT.glob("recipes/**/*.yaml"), *ROOT.glob("benchmarks/**/*.py"), *ROOT.glob("*.md")):
+    for path in (*FILES, *ROOT.glob("recipes/*/*.yaml"), *ROOT.glob("benchmarks/*/*.py"), *ROOT.glob("*.md")):
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
             if places.search(line):
                 wrong.append(f"{name_of(path)}:{number}: {line.strip()[:100]}")
