@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 _GRID = 32
@@ -32,7 +33,7 @@ def hamming_distance(first: str, second: str) -> int:
 
 
 @cache
-def _cosines() -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+def _cosines() -> npt.NDArray[np.float64]:
     frequency = np.arange(_KEPT)[:, None]
     position = np.arange(_GRID)[None, :] + 0.5
     return np.cos(np.pi * frequency * position / _GRID)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float32, UInt8
 from PIL import Image
@@ -220,7 +221,7 @@ class Augmentation:
         """The settings that `to_dict` gave. Raises: ImageSetError for names that are not settings."""
         return cls(**_settings(cls, values))
 
-    def _crop(self, height: int, width: int, draws: np.ndarray[Any, Any]) -> tuple[int, int, int, int]:
+    def _crop(self, height: int, width: int, draws: npt.NDArray[np.float64]) -> tuple[int, int, int, int]:
         """(top, left, height, width) from ten rows of four numbers in 0…1: the first that fits, else the middle."""
         for share, shape, across, down in draws:
             area = height * width * (self.crop_scale[0] + share * (self.crop_scale[1] - self.crop_scale[0]))
