@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import zipfile
@@ -62,6 +63,24 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             _sync(path.parent)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what killed `atomic_file` and `atomic_folder` calls left in `folder`; nobody may be writing there."""
+    for leftover in [*folder.glob(".*.partial*"), *folder.glob(".*.retired")]:
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Adds a line to a text file. A kill may leave the last line torn.
+
+    Raises: CheckpointError where the disk is full.
+    """
+    with _explained_disk_errors(path), path.open("a", encoding="utf-8") as stream:
+        stream.write(line + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -150,14 +169,25 @@ def _explained_disk_errors(path: Path) -> Iterator[None]:
         yield
     except Exception as error:
         # safetensors reports a full disk as its own exception, with the operating system's words inside.
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
-        if not full:
-            raise
-        free = shutil.disk_usage(_nearest_folder(path)).free
-        raise CheckpointError(
-            f"the disk is full: {path} could not be written ({free / 1e6:.0f} MB are free in {path.parent}). "
-            "Nothing that was there before is lost. Free some space and run the same command again: it resumes."
-        ) from error
+        number = getattr(error, "errno", None)
+        # Inside an unfinished folder: the path that the file would have had.
+        path = Path(*(re.sub(r"^\.(.+)\.[^.]+\.partial$", r"\1", part) for part in path.parts))
+        kept = "Nothing that was there before is lost."
+        if number == errno.EFBIG or "File too large" in str(error):
+            raise CheckpointError(
+                f"{path} could not be written: this file system, or the limit of `ulimit -f`, takes no file as large. "
+                f"{kept} Write to another file system, or raise the limit, and run the same command again: it resumes."
+            ) from error
+        if number in (errno.ENOSPC, errno.EDQUOT) or any(words in str(error) for words in _FULL):
+            free = shutil.disk_usage(_nearest_folder(path)).free
+            raise CheckpointError(
+                f"the disk is full: {path} could not be written ({free / 1e6:.0f} MB are free in {path.parent}). "
+                f"{kept} Free some space and run the same command again: it resumes."
+            ) from error
+        raise
+
+
+_FULL = ("No space left", "Disk quota exceeded")
 
 
 def _exchange(partial: Path, path: Path) -> None:

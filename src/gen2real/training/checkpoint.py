@@ -31,7 +31,16 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from gen2real.errors import CheckpointError
-from gen2real.files import atomic_folder, read_json, read_tensors, sha256_of, write_json, write_tensors
+from gen2real.files import (
+    atomic_folder,
+    read_json,
+    read_tensors,
+    refuse_pickle,
+    remove_leftovers,
+    sha256_of,
+    write_json,
+    write_tensors,
+)
 from gen2real.training.distributed import rank, world_size
 
 _TRAINABLE = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True, strict=False)
@@ -58,6 +67,7 @@ def save(
     moments, groups = _optimizer_state(models, optimizer)
     generators = _every_process(_generator_states())
     if rank() == 0:
+        remove_leftovers(folder)
         with atomic_folder(folder / f"step-{step:08d}") as partial:
             write_tensors(partial / "model.safetensors", tensors)
             write_tensors(partial / "optimizer.safetensors", moments)
@@ -93,15 +103,21 @@ def restore(
         return None
     described = read_json(found / "checkpoint.json")
     tensors = read_tensors(found / "model.safetensors")
+    stored = {(key, tuple(value.shape)) for key, value in tensors.items()}
+    expected = {
+        (f"{name}.{key}", tuple(value.shape))
+        for name, model in models.items()
+        for key, value in _model_state(model).items()
+    }
+    if stored != expected:
+        differing = sorted({key for key, _ in stored ^ expected})
+        raise CheckpointError(
+            f"{found} belongs to another model; these tensors differ in name or shape: {', '.join(differing[:5])}"
+            + (f" and {len(differing) - 5} more. " if len(differing) > 5 else ". ")
+            + "Use another output folder, or remove this one to start over."
+        )
     for name, model in models.items():
         state = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
-        expected = _model_state(model)
-        if set(state) != set(expected):
-            differing = ", ".join(sorted(set(state) ^ set(expected))[:5])
-            raise CheckpointError(
-                f"{found} belongs to another model: {name!r} has other parameters ({differing} …). "
-                "Use another output folder, or remove this one to start over."
-            )
         set_model_state_dict(model, dict[str, Any](state), options=_TRAINABLE)
     moments = read_tensors(found / "optimizer.safetensors")
     _load_optimizer(models, optimizer, moments, described["groups"])
@@ -114,15 +130,19 @@ def latest(folder: Path) -> Path | None:
 
     Raises: CheckpointError where there are checkpoints and none of them is whole.
     """
-    found = _checkpoints(folder)
-    for candidate in reversed(found):
+    faults: list[str] = []
+    for candidate in reversed(_checkpoints(folder)):
         fault = _fault(candidate)
         if fault is None:
+            for torn in faults:
+                warnings.warn(f"{torn}; the checkpoint before it is used.", stacklevel=3)
             return candidate
-        warnings.warn(f"{candidate} is torn ({fault}); the checkpoint before it is used.", stacklevel=2)
-    if found:
+        faults.append(f"{candidate} is torn ({fault})")
+    if faults:
+        listed = "\n".join(f"  {torn}" for torn in faults)
         raise CheckpointError(
-            f"none of the {len(found)} checkpoints in {folder} is whole. Remove that folder to start the run over."
+            f"none of the {len(faults)} checkpoints in {folder} is whole:\n{listed}\n"
+            "Remove that folder to start the run over."
         )
     return None
 
@@ -136,6 +156,7 @@ def _fault(checkpoint: Path) -> str | None:
     try:
         described = read_json(checkpoint / "checkpoint.json")
         for name, expected in described["sha256"].items():
+            refuse_pickle(checkpoint / name)
             if sha256_of(checkpoint / name) != expected:
                 return f"{name} does not have the content that was written"
     except (OSError, ValueError, KeyError) as error:

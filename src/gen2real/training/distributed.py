@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TypeVar
 
 import torch
@@ -17,8 +18,10 @@ def world_size() -> int:
 
 
 def rank() -> int:
-    """This process's place; 0 where there is no process group."""
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+    """This process's place; 0 in a run of one. Known before the processes have met, from what torchrun says."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank()
+    return int(os.environ.get("RANK", "0"))
 
 
 def share(items: list[T]) -> list[T]:
@@ -59,13 +62,3 @@ def gather(rows: Tensor) -> Tensor:
     gradients over processes, which undoes the sum that this function's backward makes: the update equals one process's.
     """
     return rows if world_size() == 1 else _Gather.apply(rows)
-
-
-def weighted_mean(values: Tensor) -> Tensor:
-    """The mean over all processes' `values` [n], written so that averaging gradients over processes gives its gradient.
-
-    Processes may hold different counts. Value and gradient equal those of one process holding all values.
-    """
-    if world_size() == 1:
-        return values.mean()
-    return gather(values).mean()

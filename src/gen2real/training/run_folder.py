@@ -11,7 +11,7 @@ from typing import Any
 
 from gen2real.config import Config, dump, to_json
 from gen2real.errors import RecipeError
-from gen2real.files import read_json, write_json, write_text
+from gen2real.files import append_line, read_json, remove_leftovers, write_json, write_text
 
 _PACKAGES = ("gen2real", "torch", "transformers", "accelerate", "peft", "safetensors", "pillow", "pyarrow", "numpy")
 
@@ -53,6 +53,8 @@ class RunFolder:
         self.result = path / "result.json"
         # `output` says where the folder lies, not what the run is: a folder that was moved still resumes.
         self._settings = {key: value for key, value in to_json(config).items() if key != "output"}
+        if writer and path.is_dir():
+            remove_leftovers(path)
         known = path / "recipe.json"
         if known.exists():
             before = {key: value for key, value in read_json(known).items() if key != "output"}
@@ -76,8 +78,7 @@ class RunFolder:
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Appends one line to `metrics.jsonl`."""
-        with self.metrics.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(dict(row)) + "\n")
+        append_line(self.metrics, json.dumps(dict(row), allow_nan=False))
 
     def forget_after(self, stage: str, step: int) -> None:
         """Drops metric lines of updates that a resumed `stage` is about to do again, and a line torn by a kill."""

@@ -48,7 +48,13 @@ class TrainingSettings(Config):
     log_every: int = Field(10, ge=1, description="steps")
     loader_workers: int = Field(2, ge=1)
     gradient_checkpointing: bool = False
-    trackers: tuple[str, ...] = Field((), description="of accelerate: tensorboard, wandb, trackio")
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+
+    @model_validator(mode="after")
+    def _an_end(self) -> TrainingSettings:
+        if self.epochs is None and self.steps is None:
+            raise ValueError("a run needs an end; give epochs or steps")
+        return self
 
     @model_validator(mode="after")
     def _whole_parts(self) -> TrainingSettings:

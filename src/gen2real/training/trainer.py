@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -18,15 +19,23 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from gen2real.errors import NonFiniteLoss
+from gen2real.errors import NonFiniteLoss, RecipeError
 from gen2real.training import checkpoint, schedules
 from gen2real.training.progress import TrainingProgress
 from gen2real.training.run_folder import RunFolder
 from gen2real.training.settings import OptimizerSettings, ScheduleSettings, TrainingSettings
 
-B = TypeVar("B")
+
+class Part(Protocol):
+    """One process's share of a part of a batch; `rows` counts those of the part on all processes."""
+
+    @property
+    def rows(self) -> int: ...
+
+
+B = TypeVar("B", bound=Part)
 B_in = TypeVar("B_in", contravariant=True)
-B_out = TypeVar("B_out", covariant=True)
+B_out = TypeVar("B_out", bound=Part, covariant=True)
 _MIXED = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 
 
@@ -60,11 +69,13 @@ class Trainer(Generic[B]):
         models: by name. Parameters that require a gradient are trained.
         groups: AdamW parameter groups, each with its base `lr`.
         step: named losses of a batch.
-        batches: for a range of update numbers, an iterator over each update's parts (`accumulation` of them).
+        batches: for a range of update numbers, an iterator over each update's parts (`accumulation` of them). Parts
+            weigh as many as they have rows, so that a mean over rows is the whole batch's.
         steps: updates in the whole run.
         stage: a name under which this training's checkpoints lie, where a run has several trainings.
 
-    Raises (from `fit`): NonFiniteLoss before the update that would have spread it; CheckpointError.
+    Raises: RecipeError for a precision or tracker that this machine does not have. From `fit`: NonFiniteLoss before
+        the update that would have spread it; CheckpointError.
     """
 
     def __init__(
@@ -89,19 +100,22 @@ class Trainer(Generic[B]):
         self._settings, self._schedule = training, schedule
         self._clip_norm = optimizer.clip_norm
         self._warmup = schedule.warmup(steps)
-        self._accelerator = accelerator(training)
+        self._accelerator = accelerator(training, folder.path)
         plain_optimizer = torch.optim.AdamW(
             list(groups), lr=optimizer.lr, betas=optimizer.betas, eps=optimizer.eps, weight_decay=0.0, fused=True
         )
         self._base_rates = [float(group["lr"]) for group in plain_optimizer.param_groups]
-        self._plain = dict(models)
         self._models: dict[str, nn.Module] = {name: self._accelerator.prepare(model) for name, model in models.items()}
         self._optimizer = self._accelerator.prepare(plain_optimizer)
         self._trainable = [parameter for group in plain_optimizer.param_groups for parameter in group["params"]]
+        known = {id(parameter) for parameter in self._trainable}
+        for name, model in models.items():
+            left_out = [key for key, p in model.named_parameters() if p.requires_grad and id(p) not in known]
+            assert not left_out, f"parameters of {name!r} require a gradient and are in no group: {left_out[:5]}"
 
     def fit(self) -> FitReport:
         """Trains to the last update, from the newest whole checkpoint if there is one."""
-        start, before = self._resume()
+        start, before, pictures = self._resume()
         began = time.monotonic()
         with TrainingProgress(
             self.stage, start=start, steps=self.steps, pictures=self._settings.batch_size, quiet=self._is_quiet
@@ -110,24 +124,31 @@ class Trainer(Generic[B]):
                 rate = self._set_learning_rates(number)
                 terms = self._update(number, parts)
                 done = number + 1
+                pictures += sum(part.rows for part in parts)
                 seconds = before + time.monotonic() - began
                 progress.update(done, terms["loss"])
                 self._log(done, {**terms, "learning_rate": rate, "seconds": seconds})
                 if done % self._settings.checkpoint_every == 0 or done == self.steps:
-                    self._save(done, seconds)
+                    self._save(done, seconds, pictures)
                 if self._on_step is not None:
                     self._on_step(done)
-        session = max(time.monotonic() - began, 1e-9)
-        pictures = (self.steps - start) * self._settings.batch_size
-        self._accelerator.end_training()
-        return FitReport(self.steps, start, before + session, pictures / session)
+        seconds = before + time.monotonic() - began
+        # Accelerate's own `end_training` would also part the processes, and another stage may follow.
+        for tracker in self._accelerator.trackers:
+            tracker.finish()
+        for model in self._models.values():
+            # A mixed-precision `forward` goes; what is measured afterwards is measured in the weights' precision.
+            self._accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+        return FitReport(self.steps, start, seconds, pictures / max(seconds, 1e-9))
 
-    def _resume(self) -> tuple[int, float]:
+    def _resume(self) -> tuple[int, float, int]:
         found = checkpoint.restore(self._checkpoints, self._models, self._optimizer.optimizer)
-        step, extra = found if found is not None else (0, {"seconds": 0.0})
+        step, extra = found or (0, {"seconds": 0.0, "pictures": 0, "scaler": None})
+        if self._accelerator.scaler is not None and extra["scaler"] is not None:
+            self._accelerator.scaler.load_state_dict(extra["scaler"])
         if self._accelerator.is_main_process:
             self.folder.forget_after(self.stage, step)
-        return step, float(extra["seconds"])
+        return step, float(extra["seconds"]), int(extra["pictures"])
 
     def _set_learning_rates(self, number: int) -> float:
         scale = schedules.factor(number, self.steps, warmup=self._warmup, name=self._schedule.name)
@@ -138,6 +159,7 @@ class Trainer(Generic[B]):
     def _update(self, number: int, parts: tuple[B, ...]) -> dict[str, float]:
         """One update from all parts of its batch; returns the parts' mean of each term."""
         sums: dict[str, float] = {}
+        rows = sum(part.rows for part in parts)
         for place, part in enumerate(parts):
             with ExitStack() as stack:
                 if place + 1 < len(parts):
@@ -146,11 +168,16 @@ class Trainer(Generic[B]):
                 terms = self._step(self._models, part)
                 values = {name: float(term.detach()) for name, term in terms.items()}
                 self._refuse_non_finite(number, values)
-                self._accelerator.backward(terms["loss"] / len(parts))
+                self._accelerator.backward(terms["loss"] * (part.rows / rows))
             for name, value in values.items():
-                sums[name] = sums.get(name, 0.0) + value / len(parts)
+                sums[name] = sums.get(name, 0.0) + value * (part.rows / rows)
         if self._clip_norm is not None:
-            sums["gradient_norm"] = float(self._accelerator.clip_grad_norm_(self._trainable, self._clip_norm))
+            norm = float(self._accelerator.clip_grad_norm_(self._trainable, self._clip_norm))
+            # With a gradient scaler (float16) such an update is left out, and the scale lowered.
+            if self._accelerator.scaler is None:
+                self._refuse_non_finite(number, {"gradient_norm": norm})
+            if math.isfinite(norm):
+                sums["gradient_norm"] = norm
         self._optimizer.step()
         self._optimizer.zero_grad()
         return sums
@@ -180,13 +207,18 @@ class Trainer(Generic[B]):
         if self._settings.trackers:
             self._accelerator.log({f"{self.stage}/{name}": value for name, value in row.items()}, step=done)
 
-    def _save(self, done: int, seconds: float) -> None:
+    def _save(self, done: int, seconds: float, pictures: int) -> None:
+        scaler = self._accelerator.scaler
         checkpoint.save(
             self._checkpoints,
             done,
             self._models,
             self._optimizer.optimizer,
-            extra={"seconds": seconds},
+            extra={
+                "seconds": seconds,
+                "pictures": pictures,
+                "scaler": None if scaler is None else scaler.state_dict(),
+            },
             keep=self._settings.keep_checkpoints,
         )
 
@@ -195,13 +227,21 @@ class Trainer(Generic[B]):
         return self.quiet or not self._accelerator.is_main_process
 
 
-def accelerator(settings: TrainingSettings) -> Accelerator:
-    """An `Accelerator` for these settings; a second run in one process may ask for another precision than the first."""
+def accelerator(settings: TrainingSettings, folder: Path) -> Accelerator:
+    """An `Accelerator` for these settings; a second run in one process may ask for another precision than the first.
+
+    Raises: RecipeError for float16 without a GPU, and for trackers that are not installed.
+    """
+    if missing := [name for name in settings.trackers if find_spec(name) is None]:
+        raise RecipeError(
+            f"training.trackers names {', '.join(missing)}, which is not installed. Install it with: "
+            f"pip install {' '.join(missing)}, or leave it out; metrics.jsonl is written in any case."
+        )
     AcceleratorState._reset_state(reset_partial_state=False)
     made = Accelerator(
         mixed_precision=_MIXED[resolve_precision(settings.precision)],
         log_with=list(settings.trackers) or None,
-        project_dir=None,
+        project_dir=folder / "trackers",
     )
     if settings.trackers:
         made.init_trackers("gen2real")
@@ -209,7 +249,12 @@ def accelerator(settings: TrainingSettings) -> Accelerator:
 
 
 def resolve_precision(name: str) -> str:
-    """`auto` is bfloat16 where the device computes it faster than float32, else float32."""
+    """`auto` is bfloat16 where the device computes it faster than float32, else float32.
+
+    Raises: RecipeError for float16 without a GPU.
+    """
+    if name == "float16" and not torch.cuda.is_available():
+        raise RecipeError("training.precision is float16, which needs a GPU; on a CPU it is float32 or bfloat16.")
     if name != "auto":
         return name
     if torch.cuda.is_available():
