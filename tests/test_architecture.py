@@ -30,20 +30,31 @@ ROOMS: dict[str, set[str]] = {
     "evaluation": ALL_ABOVE_LOSSES | {"losses"},
     "training": {"errors", "files", "config"},
     "methods": ALL_ABOVE_LOSSES | {"losses", "evaluation", "training"},
-    "compare": ALL_ABOVE_LOSSES | {"losses", "evaluation", "training", "methods"},
+    "comparison": ALL_ABOVE_LOSSES | {"losses", "evaluation", "training", "methods"},
     "doctor": {"errors"},
-    "cli": ALL_ABOVE_LOSSES | {"losses", "evaluation", "training", "methods", "compare", "doctor"},
+    "cli": ALL_ABOVE_LOSSES | {"losses", "evaluation", "training", "methods", "comparison", "doctor"},
 }
 
 # Files that are part of the room of another.
-PART_OF = {"recipe": "config"}
+PART_OF = {"recipe": "config", "cli_import": "cli"}
 
 LOCKED = [
+    "CompareConfig",
     "Config",
+    "FLYPConfig",
     "Gen2RealError",
     "ImageSet",
+    "RegFTConfig",
+    "SoupConfig",
     "__version__",
+    "blend_models",
+    "compare",
+    "evaluate_model",
+    "gap_between",
+    "load_classifier",
+    "load_dual_encoder",
     "load_recipe",
+    "run",
 ]
 
 HEAVY = {"torch", "transformers", "diffusers", "peft", "accelerate", "datasets", "torchmetrics", "pyarrow", "numpy"}

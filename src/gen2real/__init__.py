@@ -9,18 +9,40 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gen2real.comparison import compare as compare
     from gen2real.config import Config as Config
     from gen2real.config import load_recipe as load_recipe
     from gen2real.errors import Gen2RealError as Gen2RealError
     from gen2real.imagesets import ImageSet as ImageSet
+    from gen2real.methods import run as run
+    from gen2real.methods.finished import blend_models as blend_models
+    from gen2real.methods.finished import evaluate_model as evaluate_model
+    from gen2real.methods.finished import gap_between as gap_between
+    from gen2real.methods.settings import CompareConfig as CompareConfig
+    from gen2real.methods.settings import FLYPConfig as FLYPConfig
+    from gen2real.methods.settings import RegFTConfig as RegFTConfig
+    from gen2real.methods.settings import SoupConfig as SoupConfig
+    from gen2real.models import load_classifier as load_classifier
+    from gen2real.models import load_dual_encoder as load_dual_encoder
 
 __version__ = "0.1.0"
 
 _EXPORTS = {
+    "CompareConfig": "gen2real.methods.settings",
     "Config": "gen2real.config",
+    "FLYPConfig": "gen2real.methods.settings",
     "Gen2RealError": "gen2real.errors",
     "ImageSet": "gen2real.imagesets",
+    "RegFTConfig": "gen2real.methods.settings",
+    "SoupConfig": "gen2real.methods.settings",
+    "blend_models": "gen2real.methods.finished",
+    "compare": "gen2real.comparison",
+    "evaluate_model": "gen2real.methods.finished",
+    "gap_between": "gen2real.methods.finished",
+    "load_classifier": "gen2real.models",
+    "load_dual_encoder": "gen2real.models",
     "load_recipe": "gen2real.config",
+    "run": "gen2real.methods",
 }
 
 __all__ = ["__version__", *_EXPORTS]

@@ -1,4 +1,9 @@
-"""One file a system. `METHODS` maps the word in a recipe to where its config and `run` are."""
+"""One file a system. `METHODS` maps the word in a recipe to the module that runs it and the config it takes.
+
+regft  name-only transfer; with it linear probing, LP-FT, plain fine-tuning, soft targets, VICReg's normaliser
+flyp   contrastive fine-tuning of both encoders
+soup   the mean of several runs' weights
+"""
 
 from __future__ import annotations
 
@@ -6,22 +11,17 @@ from importlib import import_module
 from typing import Any
 
 from gen2real.config import Config
+from gen2real.methods.settings import FLYPConfig, RegFTConfig, SoupConfig
 
 METHODS = {
-    "regft": ("gen2real.methods.regft", "RegFTConfig"),
-    "flyp": ("gen2real.methods.flyp", "FLYPConfig"),
-    "soup": ("gen2real.methods.soup", "SoupConfig"),
+    "regft": "gen2real.methods.regft",
+    "flyp": "gen2real.methods.flyp",
+    "soup": "gen2real.methods.soup",
 }
 
-
-def config_type(method: str) -> type[Config]:
-    """The config class of a method by its word in a recipe."""
-    module, name = METHODS[method]
-    found: type[Config] = getattr(import_module(module), name)
-    return found
+CONFIGS: dict[str, type[Config]] = {"regft": RegFTConfig, "flyp": FLYPConfig, "soup": SoupConfig}
 
 
 def run(config: Any, *, quiet: bool = False) -> Any:
     """Runs any method's config. Returns its result; None on the processes other than the first."""
-    module, _ = METHODS[config.method]
-    return import_module(module).run(config, quiet=quiet)
+    return import_module(METHODS[config.method]).run(config, quiet=quiet)

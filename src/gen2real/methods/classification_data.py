@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,7 @@ class SealedSet:
         """The set, for measuring after training has ended."""
         whole = ImageSet.read(self.path).kept()
         pictures = Pictures(whole, preprocess, cache=data.cache, on_unreadable=data.on_unreadable)
-        return LabelledPictures(pictures, _labels(pictures.image_set, self._classes))
+        return LabelledPictures(pictures, set_labels(pictures.image_set, self._classes))
 
 
 class ClassificationData:
@@ -71,11 +72,11 @@ class ClassificationData:
         self.settings, self.preprocess = settings, preprocess
         sets = [ImageSet.read(source.path).kept() for source in settings.generated]
         self.classes = _class_list(settings.class_names, sets[0])
-        labels = [_labels(one, self.classes) for one in sets]
+        labels = [set_labels(one, self.classes) for one in sets]
         generated = [_origin_checked(one, "generated") for one in sets]
         held_out: list[LabelledPictures] = []
         if settings.held_out is not None:
-            held_out = [self._pictures(ImageSet.read(settings.held_out).kept(), None)]
+            held_out = [self._pictures(_origin_checked(ImageSet.read(settings.held_out).kept(), "generated"), None)]
         elif settings.holdout > 0:
             ids = [f"{place}/{row}" for place, one in enumerate(sets) for row in one.ids]
             out = held_out_rows(ids, np.concatenate(labels), settings.holdout, seed=0)
@@ -122,7 +123,7 @@ class ClassificationData:
             cache=self.settings.cache,
             on_unreadable=self.settings.on_unreadable,
         )
-        return LabelledPictures(pictures, _labels(pictures.image_set, self.classes))
+        return LabelledPictures(pictures, set_labels(pictures.image_set, self.classes))
 
     def _refuse_leak(self) -> None:
         """Picture hashes are content, not labels: a picture to be tested on must not be trained on."""
@@ -141,11 +142,15 @@ class ClassificationData:
 
 @dataclass(frozen=True)
 class Batch:
-    """One process's part: pixels [n 3 S S] as bytes or features [n D], labels [n], a random number a row [n]."""
+    """One process's part: pixels [n 3 S S] as bytes or features [n D], labels [n], a random number a row [n].
+
+    `rows` counts the rows of the part on all processes; one process may have none of a batch's last few.
+    """
 
     inputs: Tensor
     labels: Tensor
     draws: Tensor
+    rows: int
 
     def on(self, device: torch.device, preprocess: Preprocess) -> tuple[Tensor, Tensor]:
         """Model inputs (pixels normalised there, so that bytes travel) and labels on a device."""
@@ -169,17 +174,23 @@ class PictureBatches:
     def _make(self, number: int) -> tuple[Batch, ...]:
         rows = list(enumerate(self._sampler.batch(number)))
         size = -(-len(rows) // self._parts)
-        return tuple(self._part(number, share(rows[i : i + size])) for i in range(0, len(rows), size))
+        return tuple(self._part(number, rows[i : i + size]) for i in range(0, len(rows), size))
 
     def _part(self, number: int, rows: list[tuple[int, tuple[int, int]]]) -> Batch:
-        generators = [row_generator(self._seed, number, place) for place, _ in rows]
-        pixels = [
+        own = share(rows)
+        generators = [row_generator(self._seed, number, place) for place, _ in own]
+        pixels = [self._sources[0].pictures.evaluation([])] + [
             self._sources[source].pictures.training([index], generator)
-            for generator, (_, (source, index)) in zip(generators, rows, strict=True)
+            for generator, (_, (source, index)) in zip(generators, own, strict=True)
         ]
-        labels = [int(self._sources[source].labels[index]) for _, (source, index) in rows]
+        labels = [int(self._sources[source].labels[index]) for _, (source, index) in own]
         draws = [int(torch.randint(2**31, (), generator=generator)) for generator in generators]
-        return Batch(torch.cat(pixels), torch.tensor(labels, dtype=torch.long), torch.tensor(draws, dtype=torch.long))
+        return Batch(
+            torch.cat(pixels),
+            torch.tensor(labels, dtype=torch.long),
+            torch.tensor(draws, dtype=torch.long),
+            rows=len(rows),
+        )
 
 
 class FeatureBatches:
@@ -205,7 +216,7 @@ class FeatureBatches:
 
     def _part(self, rows: Tensor, views: Tensor) -> Batch:
         own = torch.tensor(share(list(range(len(rows)))), dtype=torch.long)
-        return Batch(self._features[views[own], rows[own]], self._labels[rows[own]], views[own])
+        return Batch(self._features[views[own], rows[own]], self._labels[rows[own]], views[own], rows=len(rows))
 
 
 def class_indices(one: ImageSet, classes: Sequence[ClassName]) -> Labels:
@@ -215,11 +226,12 @@ def class_indices(one: ImageSet, classes: Sequence[ClassName]) -> Labels:
 
     Raises: ImageSetError for classes the run does not know, with the nearest it knows.
     """
-    place = {known.label: index for index, known in enumerate(classes)}
+    place = _places(one.classes, classes)
     unknown = [known for known in one.classes if known.label not in place]
     if unknown:
+        names = [known.name for known in classes]
         listed = "\n".join(
-            f"  {known.name!r}" + (f" (nearest: {near!r})" if (near := nearest(known.label, place)) else "")
+            f"  {known.name!r}" + (f" (nearest: {near!r})" if (near := nearest(known.name, names)) else "")
             for known in unknown[:10]
         )
         raise ImageSetError(
@@ -229,7 +241,22 @@ def class_indices(one: ImageSet, classes: Sequence[ClassName]) -> Labels:
     return np.array([*(place.get(known.label, -1) for known in one.classes), -1], dtype=np.int64)
 
 
-def _labels(one: ImageSet, classes: Sequence[ClassName]) -> Labels:
+def _places(own: Sequence[ClassName], classes: Sequence[ClassName]) -> dict[str, int]:
+    """A set's labels → indices in the run's class list: by name where it is clear, else by label.
+
+    Labels alone do not do: "C" and "C++" are c and c-2, or c-2 and c, after the order in which they were listed.
+    """
+    count = Counter(known.name for known in classes) | Counter(known.name for known in own)
+    by_name = {known.name: index for index, known in enumerate(classes) if count[known.name] == 1}
+    found = {known.label: by_name[known.name] for known in own if known.name in by_name}
+    taken = set(found.values())
+    by_label = {known.label: index for index, known in enumerate(classes) if index not in taken}
+    return found | {
+        known.label: by_label[known.label] for known in own if known.label in by_label.keys() - found.keys()
+    }
+
+
+def set_labels(one: ImageSet, classes: Sequence[ClassName]) -> Labels:
     labels = class_indices(one, classes)[one.labels]
     if (labels < 0).any():
         raise ImageSetError(

@@ -11,37 +11,23 @@ The weight-space ensemble runs over both encoders, and the head is derived anew 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
-import torch
-from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from gen2real.losses import image_text_contrastive
+from gen2real.methods import classification_run
 from gen2real.methods.classification_data import Batch, ClassificationData
-from gen2real.methods.conclusion import conclude
-from gen2real.methods.readings import measure
+from gen2real.methods.classification_run import Tuning, copied_state
 from gen2real.methods.result import Result
-from gen2real.methods.settings import ClassificationConfig
+from gen2real.methods.settings import FLYPConfig
 from gen2real.methods.tuning import feature_mean, fit_encoder
 from gen2real.models.classifier import TextInitialisedClassifier, text_head
 from gen2real.models.dual_encoder import DualEncoder, load_dual_encoder
-from gen2real.models.weights import interpolate
 from gen2real.prompts import prompts_for
-from gen2real.training.distributed import gather, rank
+from gen2real.training.distributed import gather
 from gen2real.training.run_folder import RunFolder
-from gen2real.training.settings import OptimizerSettings
-
-
-class FLYPConfig(ClassificationConfig):
-    """A FLYP run. The optimiser's defaults are the paper's for ImageNet: learning rate 1e-5, weight decay 0.1."""
-
-    method: Literal["flyp"] = "flyp"
-    same_class_positives: bool = False
-    tune_logit_scale: bool = True
-    optimizer: OptimizerSettings = OptimizerSettings(lr=1e-5)
+from gen2real.training.trainer import FitReport
 
 
 class _Pairs(nn.Module):
@@ -55,66 +41,59 @@ class _Pairs(nn.Module):
 
     def forward(self, pixels: Tensor, texts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
         image = self.encoder.encode_image(pixels) - self.mean
-        return image, self.encoder.encode_text(list(texts)), self.encoder.logit_scale.exp()
+        # A process without rows still runs the text tower, or the others would wait for its gradients.
+        text = self.encoder.encode_text(list(texts) or [""])[: len(texts)]
+        return image, text, self.encoder.logit_scale.exp()
 
 
 def run(config: FLYPConfig, *, quiet: bool = False) -> Result | None:
-    """Trains, blends, measures and saves, as `regft.run` does.
+    """Tunes, blends, measures and saves, as `regft.run` does.
 
     Returns: the result; None on the processes other than the first.
     """
-    folder = RunFolder(config.output, config, writer=rank() == 0)
-    if folder.finished:
-        return Result.read(config.output)
-    set_seed(config.seed)
+    return classification_run.run(config, prepare, quiet=quiet)
+
+
+def prepare(config: FLYPConfig) -> FLYP:
+    """Everything up to the first update: encoder, pictures, prompts."""
     encoder = load_dual_encoder(config.encoder.name, revision=config.encoder.revision)
-    data = ClassificationData(config.data, encoder.preprocess, seed=config.seed)
-    prompts = prompts_for(data.class_names, templates=config.prompts.templates, file=config.prompts.file)
-    mean = feature_mean(encoder, data, config.centering)
+    if config.training.gradient_checkpointing:
+        encoder.gradient_checkpointing()
+    return FLYP(config, encoder, ClassificationData(config.data, encoder.preprocess, seed=config.seed))
 
-    pairs = _Pairs(copy.deepcopy(encoder), mean)
-    pairs.encoder.logit_scale.requires_grad_(config.tune_logit_scale)
-    original = _state(pairs.encoder)
-    report = fit_encoder(
-        {"pairs": pairs},
-        {"pairs": (pairs, config.optimizer.lr)},
-        data,
-        ContrastiveLoss(config, data, prompts),
-        folder,
-        config,
-        stage="both-encoders",
-        quiet=quiet,
-    )
-    tuned = _state(pairs.encoder)
-    if rank() > 0:
-        return None
 
-    def classifier_at(alpha: float) -> TextInitialisedClassifier:
-        pairs.encoder.load_state_dict(interpolate(original, tuned, alpha))
-        pairs.encoder.eval()
-        return TextInitialisedClassifier(
-            pairs.encoder.vision, text_head(pairs.encoder, prompts), feature_mean=mean
-        ).eval()
+class FLYP(Tuning):
+    """Both encoders; the head is no weight here but follows from the text encoder."""
 
-    readings = measure(
-        classifier_at,
-        data,
-        config.ensemble,
-        frozen_encoder=False,
-        transductive=config.transductive,
-        with_gap=config.gap,
-    )
-    saved = classifier_at(readings.saved_alpha) if config.save_model else None
-    return conclude(
-        folder,
-        config,
-        encoder=pairs.encoder,
-        data=data,
-        readings=readings,
-        reports=[report],
-        saved=saved,
-        changed={name: value for name, value in tuned.items() if not torch.equal(value, original[name])},
-    )
+    def __init__(self, config: FLYPConfig, encoder: DualEncoder, data: ClassificationData) -> None:
+        self._config, self.encoder, self.data = config, encoder, data
+        self._prompts = prompts_for(data.class_names, templates=config.prompts.templates, file=config.prompts.file)
+        self._pairs = _Pairs(encoder, feature_mean(encoder, data, config.centering))
+        encoder.logit_scale.requires_grad_(config.tune_logit_scale)
+        if (logit_bias := getattr(encoder, "logit_bias", None)) is not None:
+            logit_bias.requires_grad_(False)  # SigLIP's, which a softmax over the batch does not see
+
+    def state(self) -> dict[str, Tensor]:
+        """θ: both encoders and the logit scale."""
+        return copied_state(self.encoder.state_dict())
+
+    def classifier(self, theta: Mapping[str, Tensor]) -> TextInitialisedClassifier:
+        """The tuned image encoder under the tuned text encoder's zero-shot head."""
+        self.encoder.load_state_dict(theta)
+        self.encoder.eval()
+        head = text_head(self.encoder, self._prompts)
+        return TextInitialisedClassifier(self.encoder.vision, head, feature_mean=self._pairs.mean).eval()
+
+    def fine_tune(self, folder: RunFolder, *, quiet: bool = False) -> list[FitReport]:
+        """Contrastive training of both encoders."""
+        config = self._config
+        loss = ContrastiveLoss(config, self.data, self._prompts)
+        rates = {"pairs": (self._pairs, config.optimizer.lr)}
+        return [
+            fit_encoder(
+                {"pairs": self._pairs}, rates, self.data, loss, folder, config, stage="both-encoders", quiet=quiet
+            )
+        ]
 
 
 class ContrastiveLoss:
@@ -132,7 +111,3 @@ class ContrastiveLoss:
         image, text, scale = model(pixels, texts)
         groups = gather(labels) if self._positives else None
         return {"loss": image_text_contrastive(gather(image), gather(text), scale, groups=groups)}
-
-
-def _state(encoder: DualEncoder) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().clone() for name, value in encoder.state_dict().items()}

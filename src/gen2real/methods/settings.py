@@ -1,4 +1,7 @@
-"""The parts of a recipe that several methods share."""
+"""What recipes may say: the parts that methods share, then each method's own, then comparisons.
+
+Nothing heavy is imported here, so that a mistake in a recipe is told at once.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from gen2real.config import Config, RecipeName, RecipePath
+from gen2real.config import Config, RecipeName, RecipePath, nearest
 from gen2real.training.settings import OptimizerSettings, ScheduleSettings, TrainingSettings
 
 
@@ -123,4 +126,129 @@ class ClassificationConfig(Config):
     def _a_mean_to_swap(self) -> ClassificationConfig:
         if self.transductive and self.centering == "none":
             raise ValueError("transductive swaps the mean that is subtracted; it needs centering: generated")
+        return self
+
+
+class LossSettings(Config):
+    """L = (1−λ)·CE + λ·soft + a·V + b·K. The defaults of a and b are the authors' for ImageNet and ViT-B/16."""
+
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    variance: float = Field(0.16, ge=0, description="a")
+    covariance: float = Field(0.02, ge=0, description="b")
+    normalizer: Literal["pairs", "dim"] = Field("pairs", description="pairs: the authors' code; dim: VICReg")
+    target_std: float | Literal["zero_shot"] = Field(
+        1.0, description="zero_shot (ours): the mean standard deviation of the original encoder's features"
+    )
+    regularised: Literal["raw", "normalized"] = Field("raw", description="which features V and K see")
+    soft_targets: float = Field(0.0, ge=0, le=1, description="λ; He et al. have 0.5, with the head alone trained")
+    temperature: float = Field(2.0, gt=0)
+
+
+class LoraSettings(Config):
+    """Low-rank adapters on the image encoder's linear layers; they are merged before anything is measured or saved."""
+
+    rank: int = Field(16, ge=1)
+    alpha: float = Field(32.0, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: tuple[str, ...] | None = None
+
+
+class HeadFirst(Config):
+    """LP-FT (Kumar et al. 2022): the head alone on frozen features, before the encoder is touched."""
+
+    lr: float = Field(1e-3, gt=0)
+    epochs: float = Field(10, gt=0)
+
+
+class RegFTConfig(ClassificationConfig):
+    """A RegFT run. See the module for what each part does."""
+
+    method: Literal["regft"] = "regft"
+    tune: Literal["encoder", "lora", "head"] = "encoder"
+    lora: LoraSettings = LoraSettings()
+    head_first: HeadFirst | None = None
+    loss: LossSettings = LossSettings()
+
+    @model_validator(mode="after")
+    def _settings_that_agree(self) -> RegFTConfig:
+        if self.tune == "head" and self.head_first is not None:
+            raise ValueError(
+                "head_first trains the head before the encoder; with tune: head there is no encoder to follow"
+            )
+        if self.tune == "head" and self.loss.variance + self.loss.covariance > 0:
+            raise ValueError(
+                "with tune: head the features never change, so variance and covariance have no gradient; "
+                "set loss.variance=0 and loss.covariance=0, or tune: encoder"
+            )
+        if self.tune == "head" and self.training.gradient_checkpointing:
+            raise ValueError("training.gradient_checkpointing has nothing to save with tune: head; leave it out")
+        if self.tune != "head" and self.data.views > 1:
+            raise ValueError("data.views belongs to tune: head; an encoder in training sees a new view every time")
+        return self
+
+
+class FLYPConfig(ClassificationConfig):
+    """A FLYP run. The optimiser's defaults are the paper's for ImageNet: learning rate 1e-5, weight decay 0.1."""
+
+    method: Literal["flyp"] = "flyp"
+    same_class_positives: bool = False
+    tune_logit_scale: bool = True
+    optimizer: OptimizerSettings = OptimizerSettings(lr=1e-5)
+
+
+class SoupConfig(Config):
+    """A soup of finished RegFT runs on one encoder and one set of classes."""
+
+    method: Literal["soup"] = "soup"
+    output: Path
+    runs: tuple[Path, ...] = Field(min_length=1)
+    kind: Literal["uniform", "greedy"] = "uniform"
+    include_zero_shot: bool = False
+    save_model: bool = True
+
+
+class SoupOf(Config):
+    """A soup as an arm: of the runs of other arms, seed by seed, or of one arm's seeds in a single model."""
+
+    arms: tuple[str, ...] = Field(min_length=1)
+    over: Literal["arms", "seeds"] = "arms"
+    kind: Literal["uniform", "greedy"] = "uniform"
+    include_zero_shot: bool = False
+
+
+class Arm(Config):
+    """One row of the table: a recipe, what is changed in it, and which reading of the training counts."""
+
+    recipe: RecipePath | None = None
+    set: dict[str, Any] = Field({}, description="dotted key → value, over the recipe")
+    reading: str = "blend"
+    soup: SoupOf | None = None
+    seeds: tuple[int, ...] | None = None
+    note: str = ""
+
+
+class CompareConfig(Config):
+    """Arms × seeds. `against` names the arms that every other one is tested against, picture by picture."""
+
+    method: Literal["compare"] = "compare"
+    output: Path
+    recipe: RecipePath | None = None
+    set: dict[str, Any] = Field({}, description="dotted key → value, over every arm's recipe")
+    seeds: tuple[int, ...] = Field((0, 1, 2, 3, 4), min_length=1)
+    arms: dict[str, Arm] = Field(min_length=1)
+    against: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _named_arms(self) -> CompareConfig:
+        references = [(f"against: {name}", name) for name in self.against]
+        references += [(f"{arm}: soup", name) for arm, of in self.arms.items() if of.soup for name in of.soup.arms]
+        for where, name in references:
+            if name not in self.arms:
+                near = nearest(name, self.arms)
+                raise ValueError(f"{where} names an arm that is not there{f'; did you mean {near}?' if near else ''}")
+            if where.endswith("soup") and self.arms[name].soup is not None:
+                raise ValueError(f"{where} names {name}, which is a soup itself; name arms that are trained")
+        for name, arm in self.arms.items():
+            if arm.soup is None and arm.recipe is None and self.recipe is None:
+                raise ValueError(f"arm {name} has no recipe; give it one, or set recipe for all arms")
         return self

@@ -9,36 +9,26 @@ ingredient too.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from gen2real.config import Config, parse_config
+from gen2real.config import parse_config
 from gen2real.errors import RecipeError
 from gen2real.evaluation.features import encode_pictures
 from gen2real.files import read_json
 from gen2real.methods.classification_data import ClassificationData
+from gen2real.methods.classification_run import copied_state
 from gen2real.methods.conclusion import conclude
 from gen2real.methods.readings import measure
-from gen2real.methods.regft import RegFTConfig, zero_shot_classifier
+from gen2real.methods.regft import zero_shot_classifier
 from gen2real.methods.result import Result
+from gen2real.methods.settings import RegFTConfig, SoupConfig
 from gen2real.models.classifier import TextInitialisedClassifier
 from gen2real.models.dual_encoder import load_dual_encoder
 from gen2real.models.weights import greedy_soup, interpolate, uniform_soup
 from gen2real.training.run_folder import RunFolder
-
-
-class SoupConfig(Config):
-    """A soup of finished RegFT runs on one encoder and one set of classes."""
-
-    method: Literal["soup"] = "soup"
-    output: Path
-    runs: tuple[Path, ...] = Field(min_length=1)
-    kind: Literal["uniform", "greedy"] = "uniform"
-    include_zero_shot: bool = False
-    save_model: bool = True
 
 
 def run(config: SoupConfig, *, quiet: bool = False) -> Result:
@@ -58,7 +48,7 @@ def run(config: SoupConfig, *, quiet: bool = False) -> Result:
     encoder = load_dual_encoder(first.encoder.name, revision=first.encoder.revision)
     data = ClassificationData(first.data, encoder.preprocess, seed=first.seed)
     classifier = zero_shot_classifier(encoder, data, first.prompts, centering=first.centering)
-    original = {name: value.detach().clone() for name, value in classifier.state_dict().items()}
+    original = copied_state(classifier.state_dict())
     states = [{**original, **result.changed_weights()} for result in results]
     if config.include_zero_shot:
         states.append(original)

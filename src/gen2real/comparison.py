@@ -5,16 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, model_validator
 
-from gen2real.config import Config, RecipePath, load_recipe, nearest, to_json
+from gen2real.config import load_recipe, to_json
 from gen2real.errors import RecipeError
 from gen2real.evaluation.statistics import (
     Interval,
@@ -25,56 +24,9 @@ from gen2real.evaluation.statistics import (
     seed_interval,
 )
 from gen2real.files import digest, write_json, write_text
-from gen2real.methods import METHODS, config_type, run
+from gen2real.methods import CONFIGS, run
 from gen2real.methods.result import Result
-from gen2real.methods.soup import SoupConfig
-
-
-class SoupOf(Config):
-    """A soup as an arm: of the runs of other arms, seed by seed, or of one arm's seeds in a single model."""
-
-    arms: tuple[str, ...] = Field(min_length=1)
-    over: Literal["arms", "seeds"] = "arms"
-    kind: Literal["uniform", "greedy"] = "uniform"
-    include_zero_shot: bool = False
-
-
-class Arm(Config):
-    """One row of the table: a recipe, what is changed in it, and which reading of the training counts."""
-
-    recipe: RecipePath | None = None
-    set: dict[str, Any] = Field({}, description="dotted key → value, over the recipe")
-    reading: str = "blend"
-    soup: SoupOf | None = None
-    seeds: tuple[int, ...] | None = None
-    note: str = ""
-
-
-class CompareConfig(Config):
-    """Arms × seeds. `against` names the arms that every other one is tested against, picture by picture."""
-
-    method: Literal["compare"] = "compare"
-    output: Path
-    recipe: RecipePath | None = None
-    set: dict[str, Any] = Field({}, description="dotted key → value, over every arm's recipe")
-    seeds: tuple[int, ...] = Field((0, 1, 2, 3, 4), min_length=1)
-    arms: dict[str, Arm] = Field(min_length=1)
-    against: tuple[str, ...] = ()
-
-    @model_validator(mode="after")
-    def _named_arms(self) -> CompareConfig:
-        references = [(f"against: {name}", name) for name in self.against]
-        references += [(f"{arm}: soup", name) for arm, of in self.arms.items() if of.soup for name in of.soup.arms]
-        for where, name in references:
-            if name not in self.arms:
-                near = nearest(name, self.arms)
-                raise ValueError(f"{where} names an arm that is not there{f'; did you mean {near}?' if near else ''}")
-            if where.endswith("soup") and self.arms[name].soup is not None:
-                raise ValueError(f"{where} names {name}, which is a soup itself; name arms that are trained")
-        for name, arm in self.arms.items():
-            if arm.soup is None and arm.recipe is None and self.recipe is None:
-                raise ValueError(f"arm {name} has no recipe; give it one, or set recipe for all arms")
-        return self
+from gen2real.methods.settings import Arm, CompareConfig, SoupConfig
 
 
 @dataclass(frozen=True)
@@ -204,7 +156,7 @@ def _recipe(config: CompareConfig, name: str, seed: int) -> Any:
     assert path is not None
     overrides = [f"{key}={json.dumps(value)}" for key, value in {**config.set, **arm.set}.items()]
     fixed = [f"output={json.dumps(str(config.output))}", "save_model=false", "gap=false"]
-    types = {method: config_type(method) for method in METHODS if method != "soup"}
+    types = {method: config for method, config in CONFIGS.items() if method != "soup"}
     try:
         recipe: Any = load_recipe(path, types, [*fixed, *overrides, f"seed={seed}"])
     except RecipeError as error:
@@ -275,11 +227,3 @@ def _table(config: CompareConfig, results: Mapping[tuple[str, int], Result]) -> 
             )
         )
     return Table(tuple(rows), config.against)
-
-
-def comparison_of(recipes: Sequence[Path], *, seeds: Sequence[int], output: Path) -> CompareConfig:
-    """Method recipes side by side, each an arm named after its file."""
-    arms = {path.stem: Arm(recipe=path) for path in recipes}
-    if len(arms) < len(recipes):
-        raise RecipeError("two recipes have the same file name; arms are named after their files, so rename one.")
-    return CompareConfig(output=output, seeds=tuple(seeds), arms=arms)

@@ -1,0 +1,192 @@
+"""gen2real import FORMAT: pictures you have become an image set."""
+
+from __future__ import annotations
+
+import json as json_lines
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import App, Parameter
+
+if TYPE_CHECKING:
+    from gen2real.imagesets import ImageSet
+
+imports = App(
+    name="import",
+    help="Make an image set of pictures you have.",
+    default_parameter=Parameter(negative=()),
+)
+
+Out = Annotated[Path, Parameter(help="the image set to make: a new folder")]
+Origin = Annotated[Literal["real", "generated"], Parameter(help="where the pictures come from")]
+Link = Annotated[
+    Literal["copy", "link", "reference"],
+    Parameter(help="copy the pictures, hard-link them, or refer to them where they are"),
+]
+Policy = Annotated[
+    Literal["error", "skip"], Parameter(help="pictures that do not decode: list all and stop, or leave them out")
+]
+Json = Annotated[bool, Parameter(name="--json", help="one JSON object on standard output, for programs")]
+Split = Annotated[str | None, Parameter(help="which split to take")]
+_LINKS: dict[str, bool | Literal["reference"]] = {"copy": False, "link": True, "reference": "reference"}
+
+
+@imports.command
+def imagefolder(
+    source: Annotated[Path, Parameter(help="a folder with one folder of pictures for each class")],
+    *,
+    out: Out,
+    names: Annotated[Path | None, Parameter(help="class names: one a line, or folder<TAB>name, or JSON")] = None,
+    nested: Annotated[
+        Literal["top", "leaf"], Parameter(help="folders in class folders: part of the class, or classes themselves")
+    ] = "top",
+    origin: Origin = "real",
+    pictures: Link = "copy",
+    on_unreadable: Policy = "error",
+    json: Json = False,
+) -> None:
+    """A folder for each class."""
+    from gen2real.imagesets.importers import import_imagefolder
+
+    made = import_imagefolder(
+        source, out, names=names, nested=nested, origin=origin, link=_LINKS[pictures], on_unreadable=on_unreadable
+    )
+    _report(made, json)
+
+
+@imports.command
+def table(
+    source: Annotated[
+        Path, Parameter(help="CSV, TSV or JSON Lines with paths, and captions or labels if there are any")
+    ],
+    *,
+    out: Out,
+    root: Annotated[Path | None, Parameter(help="what the paths are relative to; the table's folder")] = None,
+    path_column: str | None = None,
+    caption_column: str | None = None,
+    label_column: str | None = None,
+    names: Annotated[Path | None, Parameter(help="class names and their order, one a line")] = None,
+    origin: Origin = "real",
+    pictures: Link = "copy",
+    on_unreadable: Policy = "error",
+    json: Json = False,
+) -> None:
+    """A table of paths with captions or labels."""
+    from gen2real.imagesets.importers import import_table
+    from gen2real.prompts import read_class_names
+
+    made = import_table(
+        source,
+        out,
+        path_column=path_column,
+        caption_column=caption_column,
+        label_column=label_column,
+        root=root,
+        classes=None if names is None else read_class_names(names),
+        origin=origin,
+        link=_LINKS[pictures],
+        on_unreadable=on_unreadable,
+    )
+    _report(made, json)
+
+
+@imports.command
+def coco(
+    annotations: Annotated[Path, Parameter(help="captions_*.json, or Karpathy's dataset_*.json")],
+    folder: Annotated[Path, Parameter(help="the pictures' folder")],
+    *,
+    out: Out,
+    split: Annotated[tuple[str, ...], Parameter(help="of Karpathy's; may be repeated")] = (),
+    origin: Origin = "real",
+    pictures: Link = "copy",
+    on_unreadable: Policy = "error",
+    json: Json = False,
+) -> None:
+    """COCO captions, with Karpathy's splits."""
+    from gen2real.imagesets.importers import import_coco
+
+    made = import_coco(
+        annotations,
+        folder,
+        out,
+        split=split or None,
+        origin=origin,
+        link=_LINKS[pictures],
+        on_unreadable=on_unreadable,
+    )
+    _report(made, json)
+
+
+@imports.command
+def coop(
+    dataset: Annotated[str, Parameter(help="one of the 11 datasets, as dtd or oxford_pets")],
+    root: Annotated[Path, Parameter(help="the folder that holds the dataset's folder, as CoOp lays it out")],
+    *,
+    out: Out,
+    split: Annotated[Literal["train", "val", "test"], Parameter(help="by split_zhou_*.json")] = "test",
+    pictures: Link = "copy",
+    on_unreadable: Policy = "error",
+    json: Json = False,
+) -> None:
+    """The paper's 11 datasets in CoOp's layout."""
+    from gen2real.imagesets.importers import import_coop
+
+    made = import_coop(dataset, root, out, split=split, link=_LINKS[pictures], on_unreadable=on_unreadable)
+    _report(made, json)
+
+
+@imports.command
+def huggingface(
+    source: Annotated[Path, Parameter(help="a folder of save_to_disk, or one that load_dataset reads")],
+    *,
+    out: Out,
+    split: Split = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    caption_column: str | None = None,
+    origin: Origin = "real",
+    pictures: Link = "copy",
+    on_unreadable: Policy = "error",
+    json: Json = False,
+) -> None:
+    """A Hugging Face dataset on disk (pip install 'gen2real[datasets]')."""
+    from gen2real.imagesets.importers import import_huggingface
+
+    made = import_huggingface(
+        source,
+        out,
+        split=split,
+        image_column=image_column,
+        label_column=label_column,
+        caption_column=caption_column,
+        origin=origin,
+        link=_LINKS[pictures],
+        on_unreadable=on_unreadable,
+    )
+    _report(made, json)
+
+
+@imports.command
+def webdataset(
+    source: Annotated[Path, Parameter(help="a tar, or a folder of tars")],
+    *,
+    out: Out,
+    names: Annotated[Path | None, Parameter(help="class names in the order of .cls, one a line")] = None,
+    origin: Annotated[Literal["real", "generated"] | None, Parameter(help="what the tars say, if not given")] = None,
+    on_unreadable: Policy = "error",
+    json: Json = False,
+) -> None:
+    """WebDataset tars."""
+    from gen2real.imagesets.importers import import_webdataset
+    from gen2real.prompts import read_class_names
+
+    classes = None if names is None else read_class_names(names)
+    made = import_webdataset(source, out, classes=classes, origin=origin, on_unreadable=on_unreadable)
+    _report(made, json)
+
+
+def _report(made: ImageSet, as_json: bool) -> None:
+    labelled = int((made.labels >= 0).sum())
+    found = {"set": str(made.root), "pictures": len(made), "labelled": labelled, "classes": len(made.classes)}
+    text = f"{made.root}: {len(made)} pictures, {labelled} of them labelled, {len(made.classes)} classes"
+    print(json_lines.dumps(found, ensure_ascii=False) if as_json else text)

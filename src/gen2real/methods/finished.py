@@ -1,0 +1,168 @@
+"""What is done with models that are finished: measured on a set, blended, and the gap between two sets seen by one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gen2real.errors import ImageSetError
+from gen2real.evaluation.classification import Classification, classification_metrics
+from gen2real.evaluation.features import FeatureCache, cached_views
+from gen2real.evaluation.gap import GapReport, measure_gap
+from gen2real.imagesets.loading import Pictures
+from gen2real.imagesets.manifest import ClassName, ImageSet
+from gen2real.imagesets.slugs import unique_slugs
+from gen2real.methods.classification_data import Labels, set_labels
+from gen2real.models.classifier import TextInitialisedClassifier, text_head
+from gen2real.models.dual_encoder import load_dual_encoder
+from gen2real.models.folder import LoadedClassifier, is_model_folder, load_classifier, save_classifier
+from gen2real.models.weights import interpolate
+from gen2real.prompts import prompts_for
+
+
+def open_classifier(
+    model: str | Path,
+    class_names: Sequence[str],
+    *,
+    templates: str | Sequence[str] = "simple",
+    file: Path | None = None,
+) -> LoadedClassifier:
+    """A classifier's model folder, or any dual encoder with a zero-shot head for `class_names`.
+
+    Raises: ModelError where it does not load.
+    """
+    if is_model_folder(model):
+        return load_classifier(model)
+    encoder = load_dual_encoder(model)
+    weight = text_head(encoder, prompts_for(class_names, templates=templates, file=file))
+    classifier = TextInitialisedClassifier(encoder.vision, weight).eval()
+    return LoadedClassifier(encoder, classifier, list(class_names), {"zero_shot": True, "templates": templates})
+
+
+def evaluate_model(
+    model: str | Path,
+    image_set: ImageSet,
+    *,
+    templates: str | Sequence[str] = "simple",
+    file: Path | None = None,
+    on_unreadable: str = "error",
+) -> Classification:
+    """Top-1, top-5, per class, calibration and confusions of a model on a labelled set.
+
+    Args:
+        model: a classifier's model folder, whose classes must include the set's; or a dual encoder by hub name or
+            folder, measured zero-shot on the set's class names with `templates` or the CuPL `file`.
+
+    Raises: ModelError; ImageSetError for classes the model does not know and for pictures without a label.
+    """
+    loaded = open_classifier(model, image_set.class_names, templates=templates, file=file)
+    logits, labels = _answers(loaded, image_set, on_unreadable)
+    return classification_metrics(logits, torch.from_numpy(labels), loaded.class_names)
+
+
+@dataclass(frozen=True)
+class Blend:
+    """A weight-space ensemble that was written. `sweep` holds (alpha, accuracy) on the set that was given, if any."""
+
+    folder: Path
+    alpha: float
+    sweep: tuple[tuple[float, Classification], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; the keys are stable."""
+        sweep = [{"alpha": alpha, **found.to_json()} for alpha, found in self.sweep]
+        return {"version": 1, "folder": str(self.folder), "alpha": self.alpha, "sweep": sweep}
+
+
+def blend_models(
+    original: str | Path,
+    tuned: str | Path,
+    out: str | Path,
+    *,
+    alpha: float = 0.5,
+    evaluation: ImageSet | None = None,
+    sweep: Sequence[float] = (),
+) -> Blend:
+    """θ(α) = (1−α)·θ_original + α·θ_tuned over every key, head and bias included, written as a model folder.
+
+    Args:
+        original: a classifier's folder; or the dual encoder the tuning began from, whose zero-shot head is made again
+            with the prompts that the tuned model's gen2real.json names.
+        evaluation, sweep: measures these alphas on a labelled set. They are shown, not chosen from.
+
+    Raises: ModelError where the two do not fit; ValueError for an alpha outside [0, 1].
+    """
+    end = load_classifier(tuned)
+    if is_model_folder(original):
+        start = load_classifier(original).classifier
+    else:
+        encoder = load_dual_encoder(original)
+        prompts = end.made_by.get("recipe", {}).get("prompts", {"templates": "simple", "file": None})
+        file = None if prompts["file"] is None else Path(prompts["file"])
+        weight = text_head(encoder, prompts_for(end.class_names, templates=prompts["templates"], file=file))
+        start = TextInitialisedClassifier(encoder.vision, weight, feature_mean=end.classifier.feature_mean)
+    theta_0 = {name: value.clone() for name, value in start.state_dict().items()}
+    theta_1 = {name: value.clone() for name, value in end.classifier.state_dict().items()}
+
+    def at(value: float) -> LoadedClassifier:
+        end.classifier.load_state_dict(interpolate(theta_0, theta_1, value))
+        return end
+
+    found = []
+    for value in sweep if evaluation is not None else ():
+        assert evaluation is not None
+        logits, labels = _answers(at(value), evaluation, "error")
+        found.append((float(value), classification_metrics(logits, torch.from_numpy(labels), end.class_names)))
+    at(alpha)
+    made_by = {**end.made_by, "blend": {"original": str(original), "tuned": str(tuned), "alpha": alpha}}
+    save_classifier(out, end.encoder, end.classifier, end.class_names, made_by=made_by)
+    return Blend(Path(out), alpha, tuple(found))
+
+
+def gap_between(generated: ImageSet, real: ImageSet, *, encoder: str | Path, on_unreadable: str = "error") -> GapReport:
+    """How far a generated set and a real one are apart in an encoder's eyes; class by class where both have labels.
+
+    Raises: ModelError; ImageSetError.
+    """
+    loaded = load_dual_encoder(encoder)
+    features, labels = [], []
+    for one in (generated, real):
+        pictures = Pictures(one.kept(), loaded.preprocess, on_unreadable=on_unreadable)  # type: ignore[arg-type]
+        features.append(cached_views(loaded.vision, pictures, views=1, seed=0, cache=FeatureCache())[0])
+        labels.append(_in_common(pictures.image_set, generated))
+    both = all((found >= 0).any() for found in labels)
+    return measure_gap(
+        features[0],
+        features[1],
+        generated_labels=labels[0] if both else None,
+        real_labels=labels[1] if both else None,
+    )
+
+
+def _answers(loaded: LoadedClassifier, image_set: ImageSet, on_unreadable: str) -> tuple[Tensor, Labels]:
+    names = loaded.class_names
+    classes = [ClassName(label, name) for label, name in zip(unique_slugs(names), names, strict=True)]
+    pictures = Pictures(
+        image_set.kept(),
+        loaded.encoder.preprocess,
+        on_unreadable=on_unreadable,  # type: ignore[arg-type]
+    )
+    if not len(pictures):
+        raise ImageSetError(f"{image_set.manifest} has no pictures that are kept; there is nothing to measure.")
+    labels = set_labels(pictures.image_set, classes)
+    features = cached_views(loaded.classifier.vision, pictures, views=1, seed=0, cache=FeatureCache())[0]
+    with torch.no_grad():
+        return loaded.classifier.classify_features(features), labels
+
+
+def _in_common(one: ImageSet, reference: ImageSet) -> Labels:
+    """Labels of `one` as indices into the reference's classes, -1 where it has no such class."""
+    place = {known.label: index for index, known in enumerate(reference.classes)}
+    lookup = torch.tensor([*(place.get(known.label, -1) for known in one.classes), -1])
+    found: Labels = lookup.numpy()[one.labels]
+    return found
