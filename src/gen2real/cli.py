@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 
-import gen2real
+from gen2real import __version__
 from gen2real.errors import Gen2RealError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 app = App(
     name="gen2real",
     help="Train vision-language models on generated images so that they work on real ones.",
-    version=gen2real.__version__,
+    version=__version__,
     version_flags=["--version"],
     default_parameter=Parameter(negative=()),
 )

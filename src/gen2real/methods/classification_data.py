@@ -242,7 +242,7 @@ def class_indices(one: ImageSet, classes: Sequence[ClassName]) -> Labels:
 
 
 def _places(own: Sequence[ClassName], classes: Sequence[ClassName]) -> dict[str, int]:
-    """A set's labels → indices in the run's class list: by name where it is clear, else by label.
+    """A set's labels → indices in the run's class list: by name where it is clear, else by name and label.
 
     Labels alone do not do: "C" and "C++" are c and c-2, or c-2 and c, after the order in which they were listed.
     """
@@ -250,13 +250,15 @@ def _places(own: Sequence[ClassName], classes: Sequence[ClassName]) -> dict[str,
     by_name = {known.name: index for index, known in enumerate(classes) if count[known.name] == 1}
     found = {known.label: by_name[known.name] for known in own if known.name in by_name}
     taken = set(found.values())
-    by_label = {known.label: index for index, known in enumerate(classes) if index not in taken}
-    return found | {
-        known.label: by_label[known.label] for known in own if known.label in by_label.keys() - found.keys()
-    }
+    by_both = {known: index for index, known in enumerate(classes) if index not in taken}
+    return found | {known.label: by_both[known] for known in own if known in by_both}
 
 
 def set_labels(one: ImageSet, classes: Sequence[ClassName]) -> Labels:
+    """Int64 [N]: each picture's class as an index into `classes`.
+
+    Raises: ImageSetError for classes that are not there and for pictures without one.
+    """
     labels = class_indices(one, classes)[one.labels]
     if (labels < 0).any():
         raise ImageSetError(
