@@ -154,7 +154,8 @@ def _recipe(config: CompareConfig, name: str, seed: int) -> Any:
     arm = config.arms[name]
     path = arm.recipe or config.recipe
     assert path is not None
-    overrides = [f"{key}={json.dumps(value)}" for key, value in {**config.set, **arm.set}.items()]
+    changed = {**_leaves(config.set), **_leaves(arm.set)}
+    overrides = [f"{key}={json.dumps(value)}" for key, value in changed.items()]
     fixed = [f"output={json.dumps(str(config.output))}", "save_model=false", "gap=false"]
     types = {method: config for method, config in CONFIGS.items() if method != "soup"}
     try:
@@ -163,6 +164,14 @@ def _recipe(config: CompareConfig, name: str, seed: int) -> Any:
         raise RecipeError(f"arm {name}: {error}") from error
     content = {key: value for key, value in to_json(recipe).items() if key != "output"}
     return recipe.model_copy(update={"output": config.output / "runs" / digest(content)[:16]})
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted key → value; nested sections and dotted keys mean the same."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= _leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
 
 
 def _soups(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from gen2real.config import Config, RecipeName, RecipePath, nearest
 from gen2real.training.settings import OptimizerSettings, ScheduleSettings, TrainingSettings
@@ -68,7 +68,7 @@ class DataSettings(Config):
     chosen. `evaluation` is real: until training has ended, only its class names are read.
     """
 
-    generated: tuple[Annotated[SourceSettings, BeforeValidator(_as_source)], ...] = Field(min_length=1)
+    generated: tuple[Annotated[SourceSettings, BeforeValidator(_as_source)], ...]
     real: Annotated[RealShots | None, BeforeValidator(_as_source)] = None
     class_names: RecipePath | None = Field(None, description="one name a line; None: those of the generated sets")
     holdout: float = Field(0.1, ge=0, lt=1)
@@ -79,6 +79,13 @@ class DataSettings(Config):
     class_unique: bool = Field(False, description="no two pictures of one class in a batch")
     on_unreadable: Literal["error", "skip"] = "error"
     cache: Literal["auto", "memory", "none"] = "auto"
+
+    @field_validator("generated")
+    @classmethod
+    def _some_pictures(cls, value: tuple[SourceSettings, ...]) -> tuple[SourceSettings, ...]:
+        if not value:
+            raise ValueError("at least one image set: --set data.generated='[my-generated]'; gen2real import makes one")
+        return value
 
     @model_validator(mode="after")
     def _one_held_out(self) -> DataSettings:
