@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gen2real.config import Config
+from gen2real.training.distributed import rank
 from gen2real.training.run_folder import RunFolder
 from gen2real.training.settings import OptimizerSettings, ScheduleSettings, TrainingSettings
 from gen2real.training.trainer import Trainer, parameter_groups
@@ -81,7 +82,7 @@ def trainer(
     rates = {name: (model, settings.lr) for name, model in models.items()}
     whole = {"steps": steps, "batch_size": 6, "checkpoint_every": 1, "log_every": 1, **(training or {})}
     return Trainer(
-        RunFolder(folder, PlainRecipe(output=folder)),
+        RunFolder(folder, PlainRecipe(output=folder), writer=rank() == 0),
         models=models,
         groups=groups or parameter_groups(rates, weight_decay=0.1, decay_norms_and_biases=False),
         step=step,

@@ -144,7 +144,8 @@ class ClassificationData:
 class Batch:
     """One process's part: pixels [n 3 S S] as bytes or features [n D], labels [n], a random number a row [n].
 
-    `rows` counts the rows of the part on all processes; one process may have none of a batch's last few.
+    `rows` counts the rows of the part on all processes. A process that has none of a batch's last few holds one input
+    all the same, and no label: models run on it, since all must, and `outputs[: len(labels)]` drops what they say.
     """
 
     inputs: Tensor
@@ -178,13 +179,13 @@ class PictureBatches:
 
     def _part(self, number: int, rows: list[tuple[int, tuple[int, int]]]) -> Batch:
         own = share(rows)
-        generators = [row_generator(self._seed, number, place) for place, _ in own]
-        pixels = [self._sources[0].pictures.evaluation([])] + [
+        generators = [row_generator(self._seed, number, place) for place, _ in own or rows[:1]]
+        pixels = [
             self._sources[source].pictures.training([index], generator)
-            for generator, (_, (source, index)) in zip(generators, own, strict=True)
+            for generator, (_, (source, index)) in zip(generators, own or rows[:1], strict=True)
         ]
         labels = [int(self._sources[source].labels[index]) for _, (source, index) in own]
-        draws = [int(torch.randint(2**31, (), generator=generator)) for generator in generators]
+        draws = [int(torch.randint(2**31, (), generator=generator)) for generator in generators[: len(own)]]
         return Batch(
             torch.cat(pixels),
             torch.tensor(labels, dtype=torch.long),
@@ -216,7 +217,8 @@ class FeatureBatches:
 
     def _part(self, rows: Tensor, views: Tensor) -> Batch:
         own = torch.tensor(share(list(range(len(rows)))), dtype=torch.long)
-        return Batch(self._features[views[own], rows[own]], self._labels[rows[own]], views[own], rows=len(rows))
+        held = own if len(own) else torch.tensor([0])
+        return Batch(self._features[views[held], rows[held]], self._labels[rows[own]], views[own], rows=len(rows))
 
 
 def class_indices(one: ImageSet, classes: Sequence[ClassName]) -> Labels:

@@ -40,8 +40,8 @@ class _Pairs(nn.Module):
         self.mean: Tensor
 
     def forward(self, pixels: Tensor, texts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
-        image = self.encoder.encode_image(pixels) - self.mean
-        # A process without rows still runs the text tower, or the others would wait for its gradients.
+        # A process without rows runs both towers all the same, or the others would wait for its gradients.
+        image = self.encoder.encode_image(pixels)[: len(texts)] - self.mean
         text = self.encoder.encode_text(list(texts) or [""])[: len(texts)]
         return image, text, self.encoder.logit_scale.exp()
 

@@ -142,7 +142,7 @@ class RegFTLoss:
     def __call__(self, models: Mapping[str, nn.Module], batch: Batch) -> dict[str, Tensor]:
         settings, model = self._settings, models["classifier"]
         inputs, labels = batch.on(next(model.parameters()).device, self._preprocess)
-        own_logits, own_features = model(inputs)
+        own_logits, own_features = (output[: len(labels)] for output in model(inputs))
         logits, features, labels = gather(own_logits), gather(own_features), gather(labels)
 
         # L = (1 − λ)·CE + λ·soft + a·V + b·K
@@ -151,8 +151,9 @@ class RegFTLoss:
         loss = (1 - settings.soft_targets) * cross_entropy
         if self._teacher is not None:
             with torch.no_grad():
-                answers, _ = self._teacher.to(inputs.device).eval()(inputs)
-            terms["soft_targets"] = soft_target_cross_entropy(logits, gather(answers), temperature=settings.temperature)
+                own_answers, _ = self._teacher.to(inputs.device).eval()(inputs)
+            answers = gather(own_answers[: len(own_logits)])
+            terms["soft_targets"] = soft_target_cross_entropy(logits, answers, temperature=settings.temperature)
             loss = loss + settings.soft_targets * terms["soft_targets"]
         if settings.variance + settings.covariance > 0:
             assert not isinstance(self._target_std, str)

@@ -109,7 +109,7 @@ def restore(
         for name, model in models.items()
         for key, value in _model_state(model).items()
     }
-    if stored != expected:
+    if stored != expected and rank() == 0:
         differing = sorted({key for key, _ in stored ^ expected})
         raise CheckpointError(
             f"{found} belongs to another model; these tensors differ in name or shape: {', '.join(differing[:5])}"
@@ -165,6 +165,7 @@ def _fault(checkpoint: Path) -> str | None:
 
 
 def _model_state(model: nn.Module) -> dict[str, Tensor]:
+    """What is stored of a model; empty on the processes other than the first."""
     state: dict[str, Any] = get_model_state_dict(model, options=_TRAINABLE)
     return state
 
@@ -172,8 +173,10 @@ def _model_state(model: nn.Module) -> dict[str, Tensor]:
 def _optimizer_state(
     models: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer
 ) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """Moments by parameter name, and each group's plain settings."""
+    """Moments by parameter name, and each group's plain settings; empty on the processes other than the first."""
     whole = cast(Any, get_optimizer_state_dict(_together(models), optimizer, options=_TRAINABLE))
+    if not whole:
+        return {}, []
     moments = {
         f"{parameter}|{moment}": value if isinstance(value, Tensor) else torch.tensor(value)
         for parameter, state in whole["state"].items()

@@ -1,0 +1,179 @@
+"""What test_distributed.py runs in one process and in two: `python two_processes.py FOLDER CLIP PICTURES`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from tiny_training import Numbers, Part, mean_square, plain_model, state_of, trainer
+from torch import Tensor, nn
+
+from gen2real.config import parse_config
+from gen2real.errors import NonFiniteLoss
+from gen2real.files import write_json, write_tensors
+from gen2real.methods.flyp import FLYPConfig
+from gen2real.methods.flyp import run as run_flyp
+from gen2real.methods.regft import LossSettings, RegFTConfig, RegFTLoss
+from gen2real.methods.regft import run as run_regft
+from gen2real.models.classifier import TextInitialisedClassifier
+from gen2real.models.dual_encoder import load_dual_encoder
+from gen2real.training.distributed import gather, rank, share, world_size
+
+# With a large eps AdamW's update is linear in the gradient where that is almost nothing; rounding stays small.
+SMOOTH = {"lr": 0.05, "eps": 1.0, "clip_norm": None}
+
+
+def recipe(folder: Path, clip: str, pictures: str, **changes: Any) -> dict[str, Any]:
+    """15 pictures to learn from: with batches of 7 the last one has a single picture, and one process none."""
+    return {
+        "output": str(folder),
+        "encoder": {"name": clip},
+        "data": {"generated": [pictures], "holdout": 0.1},
+        "optimizer": SMOOTH,
+        "schedule": {"name": "constant", "warmup_steps": 0},
+        "training": {"batch_size": 7, "epochs": 1, "log_every": 1, **changes.pop("training", {})},
+        "prompts": {"templates": ["a photo of {}", "{}, plain", "a square in {}"]},
+        "ensemble": {"sweep": [0.5]},
+        "save_model": False,
+        **changes,
+    }
+
+
+class OwnShare:
+    """This process's rows of `Numbers`, which says for each part how many all processes have."""
+
+    def __init__(self, size: int) -> None:
+        self._whole = Numbers(size)
+
+    def __call__(self, numbers: range) -> Iterator[tuple[Any, ...]]:
+        for (part,) in self._whole(numbers):
+            own = torch.tensor(share(list(range(part.rows))))
+            yield (Part(part.x[own], part.y[own]),)
+
+
+def gathered_mean_square(models: Mapping[str, nn.Module], part: Part) -> dict[str, Tensor]:
+    whole = Part(part.x, gather(part.y))
+    output = sum(gather(model(part.x)) for model in models.values())
+    return {"loss": (output - whole.y).square().mean()}
+
+
+def nonlinear(rows: Tensor) -> Tensor:
+    """Depends on all pairs of rows, and not symmetrically."""
+    similarity = rows @ rows.T
+    return (torch.softmax(similarity, dim=1) * torch.arange(len(rows) ** 2).reshape(len(rows), -1)).sum()
+
+
+def gradient_of_gather(out: dict[str, Tensor]) -> None:
+    rows = torch.randn(7, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    for name, own in (("uneven", share(list(range(7)))), ("empty", list(range(7)) if rank() == 0 else [])):
+        mine = rows[torch.tensor(own, dtype=torch.long)].clone().requires_grad_(True)
+        whole = gather(mine)
+        assert torch.equal(whole, rows)
+        nonlinear(whole).backward()
+        assert mine.grad is not None
+        # Averaging over processes, as the trainer's wrapper does, takes the number of processes out again.
+        out[f"gather.{name}"] = mine.grad / world_size()
+
+
+def gradient_of_regularisers(out: dict[str, Tensor], clip: str) -> None:
+    """V and K alone; every process has gradients of its own, whose mean is the whole batch's."""
+
+    class Plain:
+        preprocess = load_dual_encoder(clip).preprocess
+
+    encoder = load_dual_encoder(clip)
+    generator = torch.Generator().manual_seed(2)
+    pixels = torch.randn(7, 3, 32, 32, generator=generator)
+    for place, term in enumerate(("variance", "covariance")):
+        classifier = TextInitialisedClassifier(encoder.vision, torch.ones(3, 20))
+        loss = RegFTLoss(LossSettings(), classifier, Plain(), frozen_encoder=False)  # type: ignore[arg-type]
+        own = torch.tensor(share(list(range(7))))
+
+        class Rows:
+            def on(self, *_: Any, own: Tensor = own) -> tuple[Tensor, Tensor]:
+                return pixels[own], torch.zeros(len(own), dtype=torch.long)
+
+        classifier.zero_grad()
+        loss({"classifier": classifier}, Rows())[term].backward()  # type: ignore[arg-type]
+        out |= {
+            f"{place}.{term}.{name}": p.grad for name, p in classifier.vision.named_parameters() if p.grad is not None
+        }
+
+
+def stops_together(folder: Path) -> str:
+    """The loss is no number on the last process only."""
+    models: dict[str, nn.Module] = {"model": plain_model()}
+    reached = []
+
+    def bad(models: Mapping[str, nn.Module], part: Part) -> dict[str, Tensor]:
+        terms = mean_square(models, part)
+        is_bad = len(reached) == 2 and rank() == world_size() - 1
+        return {"loss": terms["loss"] * (float("nan") if is_bad else 1.0)}
+
+    try:
+        trainer(folder, models, batches=Numbers(6), step=bad, on_step=reached.append).fit()
+    except NonFiniteLoss as error:
+        return f"after {reached}: {error}"
+    return "no error"
+
+
+class Interrupted(Exception):
+    """Stands for whatever ends a process."""
+
+
+def resumes(folder: Path) -> dict[str, Tensor]:
+    """Two models with dropout, cut after the third of five updates and resumed; and the same uncut."""
+    found: dict[str, Tensor] = {}
+    for name in ("uncut", "cut"):
+        torch.manual_seed(7 + rank())
+        models: dict[str, nn.Module] = {"one": plain_model(1, dropout=0.3), "other": plain_model(2, dropout=0.3)}
+
+        def stop(done: int, name: str = name) -> None:
+            if (name, done) == ("cut", 3):
+                raise Interrupted
+
+        training = {"checkpoint_every": 2}
+        make = {"batches": OwnShare(7), "step": gathered_mean_square, "training": training}
+        try:
+            trainer(folder / name, models, **make, on_step=stop).fit()
+        except Interrupted:
+            models = {"one": plain_model(3, dropout=0.3), "other": plain_model(4, dropout=0.3)}
+            report = trainer(folder / name, models, **make).fit()
+            assert report.resumed_at == 2
+        found |= {f"{name}.{key}": value for key, value in state_of(models).items()}
+    return found
+
+
+def main(folder: Path, clip: str, pictures: str) -> None:
+    """Every case; each process writes what it found."""
+    PartialState(cpu=True)
+    torch.set_num_threads(1)
+    out: dict[str, Tensor] = {}
+    said: dict[str, Any] = {"processes": world_size()}
+    gradient_of_gather(out)
+    gradient_of_regularisers(out, clip)
+    said["stopped"] = stops_together(folder / "stops")
+    resumed = resumes(folder / "resumes")
+    said["resumed"] = [
+        key for key in resumed if key.startswith("cut.") and not torch.equal(resumed[key], resumed[f"un{key}"])
+    ]
+    runs: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+        "regft": (RegFTConfig, run_regft, {"head_first": {"lr": 0.05, "epochs": 1}}),
+        "lora": (RegFTConfig, run_regft, {"tune": "lora", "training": {"batch_size": 8, "accumulation": 2}}),
+        "soft": (RegFTConfig, run_regft, {"loss": {"soft_targets": 0.5, "regularised": "normalized"}}),
+        "flyp": (FLYPConfig, run_flyp, {"same_class_positives": True}),
+        "flyp-plain": (FLYPConfig, run_flyp, {"same_class_positives": False, "tune_logit_scale": False}),
+    }
+    for name, (config_type, run, changes) in runs.items():
+        config = parse_config(config_type, recipe(folder / name, clip, pictures, **changes), source=name)
+        said[name] = run(config, quiet=True) is not None
+    write_tensors(folder / f"{rank()}.safetensors", out)
+    write_json(folder / f"{rank()}.json", said)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3])
