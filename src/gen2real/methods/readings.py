@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gen2real.evaluation.classification import Classification, classification_metrics
 from gen2real.evaluation.diversity import measure_diversity
-from gen2real.evaluation.features import encode_pictures
+from gen2real.evaluation.features import FeatureCache, cached_views, encode_pictures
 from gen2real.evaluation.gap import measure_gap
 from gen2real.methods.classification_data import ClassificationData, LabelledPictures
 from gen2real.methods.result import best_answers
@@ -42,12 +42,13 @@ class _Set:
         self._kept: Tensor | None = None
 
     def features(self, vision: nn.Module) -> Tensor:
-        if self._kept is not None:
-            return self._kept
-        found = torch.cat([encode_pictures(vision, part.pictures) for part in self.parts])
-        if self._frozen:
-            self._kept = found
-        return found
+        if not self._frozen:
+            return torch.cat([encode_pictures(vision, part.pictures) for part in self.parts])
+        if self._kept is None:
+            cache = FeatureCache()
+            found = [cached_views(vision, part.pictures, views=1, seed=0, cache=cache)[0] for part in self.parts]
+            self._kept = torch.cat(found)
+        return self._kept
 
     def metrics(self, logits: Tensor) -> Classification:
         return classification_metrics(logits, self.labels, self.class_names)

@@ -25,6 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gen2real.evaluation.features import FeatureCache
+from gen2real.files import digest
 from gen2real.losses import soft_target_cross_entropy, variance_covariance
 from gen2real.methods import classification_run
 from gen2real.methods.classification_data import Batch, ClassificationData
@@ -111,7 +113,9 @@ def zero_shot_classifier(
     encoder: DualEncoder, data: ClassificationData, prompts: PromptSettings, *, centering: Literal["none", "generated"]
 ) -> TextInitialisedClassifier:
     """Step 1, the classifier θ_0: a copy of the image encoder with W_c = exp(s)·t_c and b = 0."""
-    weight = text_head(encoder, prompts_for(data.class_names, templates=prompts.templates, file=prompts.file))
+    texts = prompts_for(data.class_names, templates=prompts.templates, file=prompts.file)
+    # Every arm and seed starts from the same head, so it is derived once for each encoder and list of prompts.
+    weight = FeatureCache().get(digest(encoder.fingerprint(), texts), lambda: text_head(encoder, texts))
     mean = feature_mean(encoder, data, centering)
     return TextInitialisedClassifier(copy.deepcopy(encoder.vision), weight, feature_mean=mean)
 
