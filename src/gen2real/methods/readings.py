@@ -19,6 +19,7 @@ from gen2real.evaluation.gap import measure_gap
 from gen2real.methods.classification_data import ClassificationData, LabelledPictures
 from gen2real.methods.result import best_answers
 from gen2real.methods.settings import EnsembleSettings
+from gen2real.methods.transductive import centred_on, with_batch_norm_of
 from gen2real.models.classifier import TextInitialisedClassifier
 
 ClassifierAt = Callable[[float], TextInitialisedClassifier]
@@ -70,7 +71,7 @@ def measure(
         classifier_at: the classifier θ(α); one call's result may be invalid after the next call.
         frozen_encoder: θ(α) has the same image encoder for every α, so pictures are encoded once.
         with_gap: measures generated against real features before and after.
-        transductive: adds readings whose features are centred on the real pictures' own mean.
+        transductive: adds readings that use statistics of the unlabelled real pictures.
     """
     found = Readings()
     parts, which = data.measured_on
@@ -103,11 +104,7 @@ def measure(
         found.answers["real"] = real.labels.to(torch.int32)
         outputs = _outputs({**named, "oracle": best}, real_logits, ensemble.alpha)
         if transductive:
-            for name, alpha in named.items():
-                outputs[f"transductive_{name}"] = (
-                    alpha,
-                    _centred_on_itself(classifier_at(alpha), real_features[alpha]),
-                )
+            outputs |= _transductive(classifier_at, named, real, real_features)
         _read(readings, found.answers, "real", real, outputs)
         found.answers |= {f"real.alpha={alpha:g}": best_answers(real_logits[alpha]) for alpha in alphas}
         diversity["real"] = {name: measure_diversity(real_features[a]).to_json() for name, a in _ENDS.items()}
@@ -153,13 +150,19 @@ def _outputs(
     return outputs
 
 
-def _centred_on_itself(classifier: TextInitialisedClassifier, features: Tensor) -> Tensor:
-    own, mean = classifier.feature_mean, features.mean(dim=0)
-    try:
-        classifier.feature_mean = mean.to(own.device)
-        return _classify(classifier, features)
-    finally:
-        classifier.feature_mean = own
+def _transductive(
+    classifier_at: ClassifierAt, named: Mapping[str, float], real: _Set, features: Mapping[float, Tensor]
+) -> dict[str, tuple[float, Tensor]]:
+    """Every named alpha with features centred on their own mean, and again with the pictures' batch-norm statistics."""
+    outputs = {}
+    for name, alpha in named.items():
+        classifier = classifier_at(alpha)
+        outputs[f"transductive_{name}"] = (alpha, _classify(centred_on(classifier, features[alpha]), features[alpha]))
+        adapted = with_batch_norm_of(classifier.vision, [part.pictures for part in real.parts])
+        if adapted is not None:
+            own = torch.cat([encode_pictures(adapted, part.pictures) for part in real.parts])
+            outputs[f"transductive_batch_norm_{name}"] = (alpha, _classify(centred_on(classifier, own), own))
+    return outputs
 
 
 def _read(
