@@ -38,12 +38,12 @@ class _Set:
     """Pictures to measure on, with features kept where the image encoder does not depend on alpha."""
 
     def __init__(self, parts: Sequence[LabelledPictures], class_names: Sequence[str], *, frozen: bool) -> None:
-        self.parts, self.class_names, self._frozen = parts, class_names, frozen
+        self.parts, self.class_names, self.frozen = parts, class_names, frozen
         self.labels = torch.cat([torch.from_numpy(part.labels) for part in parts])
         self._kept: Tensor | None = None
 
     def features(self, vision: nn.Module) -> Tensor:
-        if not self._frozen:
+        if not self.frozen:
             return torch.cat([encode_pictures(vision, part.pictures) for part in self.parts])
         if self._kept is None:
             cache = FeatureCache()
@@ -155,13 +155,16 @@ def _transductive(
 ) -> dict[str, tuple[float, Tensor]]:
     """Every named alpha with features centred on their own mean, and again with the pictures' batch-norm statistics."""
     outputs = {}
+    own: Tensor | None = None
     for name, alpha in named.items():
         classifier = classifier_at(alpha)
         outputs[f"transductive_{name}"] = (alpha, _classify(centred_on(classifier, features[alpha]), features[alpha]))
-        adapted = with_batch_norm_of(classifier.vision, [part.pictures for part in real.parts])
-        if adapted is not None:
+        if own is None or not real.frozen:
+            adapted = with_batch_norm_of(classifier.vision, [part.pictures for part in real.parts])
+            if adapted is None:
+                continue
             own = torch.cat([encode_pictures(adapted, part.pictures) for part in real.parts])
-            outputs[f"transductive_batch_norm_{name}"] = (alpha, _classify(centred_on(classifier, own), own))
+        outputs[f"transductive_batch_norm_{name}"] = (alpha, _classify(centred_on(classifier, own), own))
     return outputs
 
 

@@ -1,7 +1,7 @@
-"""Statistics of the unlabelled real pictures in place of the training pictures': no label is read, but all pictures are.
+"""Statistics of the unlabelled real pictures in place of the training pictures': no label is read, all pictures are.
 
-A transductive number belongs in a column of its own: it says what is possible when the pictures to be named lie there as
-a whole, not what a model does with one picture at a time.
+A transductive number belongs in a column of its own: it says what is possible when the pictures to be named lie there
+as a whole, not what a model does with one picture at a time.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def centred_on(classifier: TextInitialisedClassifier, features: Float[Tensor, "n
 
 @torch.no_grad()
 def with_batch_norm_of(vision: nn.Module, sets: Sequence[Pictures], *, batch_size: int = 64) -> nn.Module | None:
-    """A copy of the encoder whose batch-norm layers hold the mean and variance of these pictures; None where it has none.
+    """A copy of the encoder whose batch-norm layers hold these pictures' mean and variance; None where it has none.
 
     The statistics are the plain average over batches of `batch_size` (the last one may be smaller).
     """
