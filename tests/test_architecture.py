@@ -36,7 +36,7 @@ ROOMS: dict[str, set[str]] = {
 }
 
 # Files that are part of the room of another.
-PART_OF = {"recipe": "config", "cli_import": "cli"}
+PART_OF = {"recipe": "config", "cli_import": "cli", "__main__": "cli"}
 
 LOCKED = [
     "CompareConfig",

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import traceback
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
@@ -15,20 +19,27 @@ from gen2real.errors import Gen2RealError
 if TYPE_CHECKING:
     from gen2real.evaluation.classification import Classification
     from gen2real.methods.result import Result
+    from gen2real.methods.settings import CompareConfig
 
 app = App(
     name="gen2real",
     help="Train vision-language models on generated images so that they work on real ones.",
     version=__version__,
     version_flags=["--version"],
+    help_format="plaintext",
     default_parameter=Parameter(negative=()),
 )
 
-app.command("gen2real.cli_import:imports", name="import")
+app.command("gen2real.cli_import:imports", name="import", help="Make an image set of pictures you have.")
 
-Json = Annotated[bool, Parameter(name="--json", help="one JSON object on standard output, for programs")]
+Json = Annotated[
+    bool, Parameter(name="--json", help="one JSON object on standard output, for programs", show_default=False)
+]
 Overrides = Annotated[
-    tuple[str, ...], Parameter(name="--set", help="key=value over the recipe, as optimizer.lr=3e-5; may be repeated")
+    tuple[str, ...],
+    Parameter(
+        name="--set", help="key=value over the recipe, as optimizer.lr=3e-5; may be repeated", show_default=False
+    ),
 ]
 Policy = Annotated[
     Literal["error", "skip"], Parameter(help="pictures that do not decode: list all and stop, or leave them out")
@@ -39,6 +50,7 @@ Policy = Annotated[
 def export(
     image_set: Annotated[Path, Parameter(help="an image set")],
     out: Annotated[Path, Parameter(help="the folder of tars to make")],
+    /,
     *,
     shard_size: Annotated[int, Parameter(help="pictures a tar")] = 1000,
     json: Json = False,
@@ -54,18 +66,23 @@ def export(
 @app.command
 def train(
     recipe: Annotated[Path, Parameter(help="a YAML file with a method and its settings")],
+    /,
     *,
     set: Overrides = (),
     dry_run: Annotated[
-        bool, Parameter(help="say pictures, updates, hours, memory and disk, and spend nothing")
+        bool, Parameter(help="say pictures, updates, hours, memory and disk, and spend nothing", show_default=False)
     ] = False,
     json: Json = False,
 ) -> None:
     """Run a recipe: any method. The same command again resumes an interrupted run and reads a finished one."""
     from gen2real.config import load_recipe
+    from gen2real.errors import RecipeError
     from gen2real.methods import CONFIGS, run
+    from gen2real.methods.settings import CompareConfig
 
-    config = load_recipe(recipe, CONFIGS, set)
+    config = load_recipe(recipe, {**CONFIGS, "compare": CompareConfig}, set)
+    if isinstance(config, CompareConfig):
+        raise RecipeError(f"{recipe} compares several recipes. Type: gen2real compare {recipe}")
     if dry_run:
         from gen2real.methods.estimate import estimate
 
@@ -83,30 +100,24 @@ def compare(
     /,
     *,
     set: Overrides = (),
-    seeds: Annotated[int, Parameter(help="for several recipes: seeds 0 … N−1")] = 5,
-    output: Annotated[Path | None, Parameter(help="for several recipes: where the runs and the table go")] = None,
+    seeds: Annotated[int | None, Parameter(help="seeds 0 … N−1 [default: the recipe's; for several recipes 5]")] = None,
+    output: Annotated[Path | None, Parameter(help="where the runs and the table go; several recipes need it")] = None,
+    against: Annotated[
+        tuple[str, ...],
+        Parameter(help="arms that every other one is tested against; may be repeated", show_default=False),
+    ] = (),
     json: Json = False,
 ) -> None:
-    """Run arms × seeds and print one table: means, intervals, paired tests. Finished runs are not done again."""
-    from gen2real.config import load_recipe
-    from gen2real.errors import RecipeError
-    from gen2real.methods.settings import Arm, CompareConfig
+    """Run arms × seeds and print one table: means, intervals, paired tests. Finished runs are not done again.
 
-    if len(recipes) == 1 and output is None:
-        config = load_recipe(recipes[0], {"compare": CompareConfig}, set)
-        assert isinstance(config, CompareConfig)
-    elif output is None:
-        raise RecipeError("several recipes need a folder for their runs and the table: add --output runs/NAME")
-    elif set:
-        raise RecipeError("--set changes one recipe of method compare; with several recipes, change the recipes")
-    else:
-        arms = {path.stem: Arm(recipe=path) for path in recipes}
-        if len(arms) < len(recipes):
-            raise RecipeError("two recipes have the same file name; arms are named after their files, so rename one")
-        config = CompareConfig(output=output, seeds=tuple(range(seeds)), arms=arms)
+    The arms of several recipes are named after their files; the first one's zero-shot reading is an arm too.
+    """
+    config = _comparison(recipes, set, seeds, output, against)
     from gen2real.comparison import compare as run_comparison
 
     table = run_comparison(config, quiet=json, on_run=None if json else lambda line: print(line, file=sys.stderr))
+    if table is None:
+        return
     if json:
         _say(table.to_json(), "", json)
         return
@@ -119,21 +130,28 @@ def compare(
 def blend(
     original: Annotated[str, Parameter(help="a model folder, or the encoder that the tuning began from")],
     tuned: Annotated[Path, Parameter(help="a model folder that gen2real train wrote")],
+    /,
     *,
     out: Annotated[Path, Parameter(help="the model folder to make")],
     alpha: Annotated[float, Parameter(help="0: original, 1: tuned")] = 0.5,
     evaluation: Annotated[Path | None, Parameter(help="a labelled set, to show the accuracy of each alpha")] = None,
-    sweep: Annotated[tuple[float, ...], Parameter(help="alphas to show", consume_multiple=True)] = (
-        0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0,
-    ),
+    sweep: Annotated[
+        tuple[float, ...],
+        Parameter(
+            help="with --evaluation: alphas to show [default: 0 0.1 … 1]", consume_multiple=True, show_default=False
+        ),
+    ] = (),
     json: Json = False,
-) -> None:  # fmt: skip
+) -> None:
     """Weight-space ensemble of two models: (1−alpha)·original + alpha·tuned, over every weight."""
     from gen2real.imagesets import ImageSet
     from gen2real.methods.finished import blend_models
 
+    if sweep and evaluation is None:
+        raise Gen2RealError("--sweep shows accuracies, and there is no set to measure on: add --evaluation SET")
     measured = None if evaluation is None else ImageSet.read(evaluation)
-    made = blend_models(original, tuned, out, alpha=alpha, evaluation=measured, sweep=sweep)
+    alphas = sweep or tuple(step / 10 for step in range(11))
+    made = blend_models(original, tuned, out, alpha=alpha, evaluation=measured, sweep=alphas)
     if not json:
         if made.sweep:
             lines = [[f"{value:g}", found.top1.percent(), found.top5.percent()] for value, found in made.sweep]
@@ -148,9 +166,12 @@ def blend(
 def evaluate(
     model: Annotated[str, Parameter(help="a model folder, or a dual encoder by hub name or folder (zero-shot)")],
     image_set: Annotated[Path, Parameter(help="a labelled image set")],
+    /,
     *,
-    templates: Annotated[str, Parameter(help="prompts of the zero-shot head, by name")] = "simple",
-    prompts: Annotated[Path | None, Parameter(help="a CuPL file, instead of templates")] = None,
+    templates: Annotated[
+        str | None, Parameter(help="zero-shot: prompts by name, as imagenet-80 [default: simple]")
+    ] = None,
+    prompts: Annotated[Path | None, Parameter(help="zero-shot: a CuPL file, instead of templates")] = None,
     on_unreadable: Policy = "error",
     json: Json = False,
 ) -> None:
@@ -171,6 +192,7 @@ def evaluate(
 def gap(
     generated: Annotated[Path, Parameter(help="an image set")],
     real: Annotated[Path, Parameter(help="an image set")],
+    /,
     *,
     encoder: Annotated[str, Parameter(help="whose features: a hub name or a folder")] = "openai/clip-vit-base-patch32",
     on_unreadable: Policy = "error",
@@ -226,28 +248,114 @@ def doctor(*, json: Json = False) -> None:
 
 
 def main() -> NoReturn:
-    """The program. A user's mistake ends with its message and exit code 2, an interrupt with 130."""
-    try:
-        app(exit_on_error=False, print_error=False)
-    except Gen2RealError as error:
-        _fail(error, str(error))
-    except CycloptsError as error:
-        _fail(error, f"{error}\nSee: gen2real --help")
-    except KeyboardInterrupt:
-        print("interrupted; the same command again goes on from the last checkpoint", file=sys.stderr)
-        raise SystemExit(130) from None
+    """The program. A user's mistake ends with its message and exit code 2, a mistake of ours with a traceback and 1."""
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning  # type: ignore[assignment]
+        try:
+            app(exit_on_error=False, print_error=False)
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            again = "; the same command again goes on from the last checkpoint" * ("train" in sys.argv[1:2])
+            _end("Interrupted", f"interrupted{again}", 130)
+        except BrokenPipeError:
+            # Whoever read the output has gone, as `head` does; nothing is left to say, nor to flush at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(1) from None
+        except Exception as error:
+            if not _is_for_the_user(error):
+                traceback.print_exc()
+                _end(type(error).__name__, f"{error}\nThis is a fault of gen2real: please report it.", 1)
+            _end(type(error).__name__, _message(error), 2)
     raise SystemExit(0)
 
 
-def _fail(error: Exception, text: str) -> NoReturn:
-    if "--json" in sys.argv:
-        print(json.dumps({"error": type(error).__name__, "message": text}, ensure_ascii=False))
+def _is_for_the_user(error: Exception) -> bool:
+    """Whether the message says all: our own errors, the system's, and values that our own code refused."""
+    if isinstance(error, Gen2RealError | CycloptsError | OSError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
+    return isinstance(error, ValueError) and Path(raised_in).is_relative_to(Path(__file__).parent)
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, CycloptsError):
+        return f"{error}\nSee: {' '.join(['gen2real', *_commands_of(sys.argv[1:]), '--help'])}"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    if type(error).__name__ == "OutOfMemoryError":
+        return f"{str(error).splitlines()[0]}\nTake a smaller part at a time: --set training.accumulation=2, or more."
+    return str(error)
+
+
+def _commands_of(words: Sequence[str]) -> list[str]:
+    """The words at the beginning that are commands."""
+    here, found = app, []
+    for word in words:
+        if word.startswith("-") or word not in here:
+            break
+        here = here[word]
+        found.append(word)
+    return found
+
+
+def _end(kind: str, text: str, code: int) -> NoReturn:
+    if "--json" in sys.argv and os.environ.get("RANK", "0") == "0":
+        print(json.dumps({"error": kind, "message": text}))
     print(f"gen2real: {text}", file=sys.stderr)
-    raise SystemExit(2) from None
+    raise SystemExit(code) from None
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
+    print(f"gen2real: {'' if category is UserWarning else f'{category.__name__}: '}{message}", file=sys.stderr)
+
+
+def _comparison(
+    recipes: Sequence[Path],
+    overrides: Sequence[str],
+    seeds: int | None,
+    output: Path | None,
+    against: Sequence[str],
+) -> CompareConfig:
+    """The comparison of one recipe of method compare, or of several recipes that are arms."""
+    from gen2real.config import load_recipe, parse_config
+    from gen2real.errors import RecipeError
+    from gen2real.methods.settings import CompareConfig
+    from gen2real.recipe import Recipe, read_recipe
+
+    if len(recipes) == 1 and read_recipe(recipes[0]).values.get("method") == "compare":
+        given = {
+            "seeds": None if seeds is None else list(range(seeds)),
+            "output": None if output is None else str(output),
+            "against": list(against) or None,
+        }
+        added = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
+        config = load_recipe(recipes[0], {"compare": CompareConfig}, [*overrides, *added])
+        assert isinstance(config, CompareConfig)
+        return config
+    if output is None:
+        raise RecipeError("recipes that are arms need a folder for their runs and the table: add --output runs/NAME")
+    arms: dict[str, Any] = {path.stem: {"recipe": str(path)} for path in recipes}
+    if len(arms) < len(recipes):
+        raise RecipeError("two recipes have the same file name; arms are named after their files, so rename one")
+    if "zero_shot" not in arms:
+        arms = {"zero_shot": {"recipe": str(recipes[0]), "reading": "zero_shot"}, **arms}
+    changes = Recipe("gen2real compare")
+    for text in overrides:
+        changes.override(text)
+    if changes.faults:
+        raise RecipeError("\n".join(changes.faults))
+    values = {
+        "output": str(output),
+        "seeds": list(range(5 if seeds is None else seeds)),
+        "arms": arms,
+        "set": changes.values,
+        "against": list(dict.fromkeys(["zero_shot", *against])),
+    }
+    return parse_config(CompareConfig, values, source="gen2real compare")
 
 
 def _say(value: dict[str, Any], text: str, as_json: bool) -> None:
-    print(json.dumps(value, ensure_ascii=False, allow_nan=False) if as_json else text)
+    print(json.dumps(value, allow_nan=False) if as_json else text)
 
 
 def _two(found: Any, name: str) -> str:
@@ -264,7 +372,8 @@ def _print_table(heads: list[str], lines: list[list[str]]) -> None:
         table.add_column(head)
     for line in lines:
         table.add_row(*(Text(cell) for cell in line))
-    Console(soft_wrap=not sys.stdout.isatty()).print(table)
+    # Where the output is a file or a pipe, a line of the table is a line of the output.
+    Console(width=None if sys.stdout.isatty() else 10_000).print(table)
 
 
 def _print_classification(found: Classification) -> None:

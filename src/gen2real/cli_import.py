@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json as json_lines
+import json as jsonlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 imports = App(
     name="import",
     help="Make an image set of pictures you have.",
+    help_format="plaintext",
     default_parameter=Parameter(negative=()),
 )
 
@@ -26,7 +27,9 @@ Link = Annotated[
 Policy = Annotated[
     Literal["error", "skip"], Parameter(help="pictures that do not decode: list all and stop, or leave them out")
 ]
-Json = Annotated[bool, Parameter(name="--json", help="one JSON object on standard output, for programs")]
+Json = Annotated[
+    bool, Parameter(name="--json", help="one JSON object on standard output, for programs", show_default=False)
+]
 Split = Annotated[str | None, Parameter(help="which split to take")]
 _LINKS: dict[str, bool | Literal["reference"]] = {"copy": False, "link": True, "reference": "reference"}
 
@@ -34,9 +37,10 @@ _LINKS: dict[str, bool | Literal["reference"]] = {"copy": False, "link": True, "
 @imports.command
 def imagefolder(
     source: Annotated[Path, Parameter(help="a folder with one folder of pictures for each class")],
+    /,
     *,
     out: Out,
-    names: Annotated[Path | None, Parameter(help="class names: one a line, or folder<TAB>name, or JSON")] = None,
+    names: Annotated[Path | None, Parameter(help="class names: one a line, or folder, tab, name, or JSON")] = None,
     nested: Annotated[
         Literal["top", "leaf"], Parameter(help="folders in class folders: part of the class, or classes themselves")
     ] = "top",
@@ -59,12 +63,13 @@ def table(
     source: Annotated[
         Path, Parameter(help="CSV, TSV or JSON Lines with paths, and captions or labels if there are any")
     ],
+    /,
     *,
     out: Out,
     root: Annotated[Path | None, Parameter(help="what the paths are relative to; the table's folder")] = None,
-    path_column: str | None = None,
-    caption_column: str | None = None,
-    label_column: str | None = None,
+    path_column: Annotated[str | None, Parameter(help="found by its name if not given, as the next two")] = None,
+    caption_column: Annotated[str | None, Parameter(help="may be missing")] = None,
+    label_column: Annotated[str | None, Parameter(help="may be missing")] = None,
     names: Annotated[Path | None, Parameter(help="class names and their order, one a line")] = None,
     origin: Origin = "real",
     pictures: Link = "copy",
@@ -94,9 +99,10 @@ def table(
 def coco(
     annotations: Annotated[Path, Parameter(help="captions_*.json, or Karpathy's dataset_*.json")],
     folder: Annotated[Path, Parameter(help="the pictures' folder")],
+    /,
     *,
     out: Out,
-    split: Annotated[tuple[str, ...], Parameter(help="of Karpathy's; may be repeated")] = (),
+    split: Annotated[tuple[str, ...], Parameter(help="of Karpathy's; may be repeated", show_default=False)] = (),
     origin: Origin = "real",
     pictures: Link = "copy",
     on_unreadable: Policy = "error",
@@ -121,6 +127,7 @@ def coco(
 def coop(
     dataset: Annotated[str, Parameter(help="one of the 11 datasets, as dtd or oxford_pets")],
     root: Annotated[Path, Parameter(help="the folder that holds the dataset's folder, as CoOp lays it out")],
+    /,
     *,
     out: Out,
     split: Annotated[Literal["train", "val", "test"], Parameter(help="by split_zhou_*.json")] = "test",
@@ -138,12 +145,13 @@ def coop(
 @imports.command
 def huggingface(
     source: Annotated[Path, Parameter(help="a folder of save_to_disk, or one that load_dataset reads")],
+    /,
     *,
     out: Out,
     split: Split = None,
-    image_column: str | None = None,
-    label_column: str | None = None,
-    caption_column: str | None = None,
+    image_column: Annotated[str | None, Parameter(help="found by its type if not given")] = None,
+    label_column: Annotated[str | None, Parameter(help="found by its type or name if not given")] = None,
+    caption_column: Annotated[str | None, Parameter(help="found by its name if not given")] = None,
     origin: Origin = "real",
     pictures: Link = "copy",
     on_unreadable: Policy = "error",
@@ -169,6 +177,7 @@ def huggingface(
 @imports.command
 def webdataset(
     source: Annotated[Path, Parameter(help="a tar, or a folder of tars")],
+    /,
     *,
     out: Out,
     names: Annotated[Path | None, Parameter(help="class names in the order of .cls, one a line")] = None,
@@ -189,4 +198,4 @@ def _report(made: ImageSet, as_json: bool) -> None:
     labelled = int((made.labels >= 0).sum())
     found = {"set": str(made.root), "pictures": len(made), "labelled": labelled, "classes": len(made.classes)}
     text = f"{made.root}: {len(made)} pictures, {labelled} of them labelled, {len(made.classes)} classes"
-    print(json_lines.dumps(found, ensure_ascii=False) if as_json else text)
+    print(jsonlib.dumps(found) if as_json else text)

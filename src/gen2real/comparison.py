@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gen2real.config import load_recipe, to_json
-from gen2real.errors import RecipeError
+from gen2real.config import load_recipe, nearest, to_json
+from gen2real.errors import Gen2RealError, RecipeError
 from gen2real.evaluation.statistics import (
     Interval,
     PairedTest,
@@ -24,16 +24,26 @@ from gen2real.evaluation.statistics import (
     seed_interval,
 )
 from gen2real.files import digest, write_json, write_text
+from gen2real.imagesets import ImageSet
 from gen2real.methods import CONFIGS, run
 from gen2real.methods.result import Result
-from gen2real.methods.settings import Arm, CompareConfig, SoupConfig
+from gen2real.methods.settings import Arm, ClassificationConfig, CompareConfig, SoupConfig, SoupOf
+from gen2real.methods.soup import check_ingredients
+from gen2real.training.distributed import rank
+
+Place = tuple[str, int]
+"""An arm's name and a seed."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One arm's line. `real` and `generated` are top-1; `tests` are against the arms of `against`, Holm-corrected."""
+    """One arm's line. `real` and `generated` are top-1; `tests` are against the arms of `against`, Holm-corrected.
+
+    seconds: of training, a seed; a soup's are those of its ingredients together.
+    """
 
     arm: str
+    reading: str
     seeds: int
     real: Interval | None
     real_over_seeds: Interval | None
@@ -47,6 +57,7 @@ class Row:
         """Plain values; the keys are stable."""
         return {
             "arm": self.arm,
+            "reading": self.reading,
             "seeds": self.seeds,
             "real_top1": None if self.real is None else self.real.to_json(),
             "real_top1_over_seeds": None if self.real_over_seeds is None else self.real_over_seeds.to_json(),
@@ -79,7 +90,7 @@ class Table:
         for row in self.rows:
             spread = row.real_over_seeds
             line = [
-                row.arm,
+                f"{row.arm} (a bound)" if row.reading == "oracle" else row.arm,
                 str(row.seeds),
                 "–" if row.real is None else row.real.percent(),
                 "–" if spread is None else f"{100 * (spread.high - spread.low) / 2:.1f}",
@@ -101,14 +112,15 @@ class Table:
     def comma_separated(self) -> str:
         """CSV with plain numbers."""
         stream = io.StringIO()
-        heads = ["arm", "seeds", "real_top1", "real_low", "real_high", "generated_top1"]
+        heads = ["arm", "reading", "seeds", "real_top1", "real_low", "real_high", "generated_top1"]
         for name in self.against:
             heads += [f"difference_to_{name}", f"p_to_{name}", f"p_holm_to_{name}"]
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(heads)
         for row in self.rows:
             real = row.real
-            line: list[Any] = [row.arm, row.seeds, *([real.mean, real.low, real.high] if real else ["", "", ""])]
+            line: list[Any] = [row.arm, row.reading, row.seeds]
+            line += ["", "", ""] if real is None else [real.mean, real.low, real.high]
             line.append(row.generated.mean)
             for name in self.against:
                 found = row.tests.get(name)
@@ -117,53 +129,108 @@ class Table:
         return stream.getvalue()
 
 
-def compare(config: CompareConfig, *, quiet: bool = False, on_run: Callable[[str], None] | None = None) -> Table:
+def compare(config: CompareConfig, *, quiet: bool = False, on_run: Callable[[str], None] | None = None) -> Table | None:
     """Runs what is not run yet, and writes table.json, table.csv and table.md into the output folder.
 
     Arms whose trainings are equal share them; a comparison that was interrupted goes on where it was. Every
-    arm's recipe is checked before the first run.
+    arm's recipe, sets and reading are checked before the first run.
 
     Args:
         on_run: called with a line for each training that is about to start or is found finished.
 
+    Returns: the table; None on the processes other than the first.
+
     Raises: RecipeError for an arm that does not fit, naming it.
     """
-    recipes = {
-        (name, seed): _recipe(config, name, seed)
-        for name, arm in config.arms.items()
-        if arm.soup is None
-        for seed in arm.seeds or config.seeds
-    }
-    results: dict[tuple[str, int], Result] = {}
-    for place, ((name, seed), recipe) in enumerate(recipes.items(), start=1):
+    recipes = _recipes(config)
+    trainings = {recipe.output: (name, seed) for (name, seed), recipe in reversed(recipes.items())}
+    done: dict[Path, Result] = {}
+    for place, (folder, (name, seed)) in enumerate(reversed(trainings.items()), start=1):
         if on_run is not None:
-            on_run(f"[{place}/{len(recipes)}] {name}, seed {seed}")
-        results[name, seed] = run(recipe, quiet=quiet)
+            on_run(f"[{place}/{len(trainings)}] {name}, seed {seed}")
+        done[folder] = run(recipes[name, seed], quiet=quiet)
+    if rank() > 0:
+        return None
+    results = {place: done[recipe.output] for place, recipe in recipes.items()}
+    seconds = {place: float(result.summary["cost"]["training_seconds"]) for place, result in results.items()}
     for name, arm in config.arms.items():
         if arm.soup is not None:
-            results |= _soups(config, name, arm, results, on_run)
-    table = _table(config, results)
+            for seed, ingredients in _ingredients(config, arm).items():
+                folders = tuple(dict.fromkeys(results[place].folder for place in ingredients))
+                if on_run is not None:
+                    on_run(f"{name}, seed {seed}: {arm.soup.kind} soup of {len(folders)}")
+                results[name, seed] = _soup(config, arm.soup, folders)
+                seconds[name, seed] = sum({results[place].folder: seconds[place] for place in ingredients}.values())
+    table = _table(config, results, seconds)
     write_json(config.output / "table.json", table.to_json())
     write_text(config.output / "table.csv", table.comma_separated())
     write_text(config.output / "table.md", table.markdown())
     return table
 
 
-def _recipe(config: CompareConfig, name: str, seed: int) -> Any:
-    """An arm's recipe for one seed, in a folder named by its content, so that equal trainings are one."""
-    arm = config.arms[name]
+def _recipes(config: CompareConfig) -> dict[Place, ClassificationConfig]:
+    """The recipe of each arm and seed that is trained, every one of them checked."""
+    fingerprints: dict[Path, str] = {}
+    recipes: dict[Place, ClassificationConfig] = {}
+    for name, arm in config.arms.items():
+        if arm.soup is None:
+            for seed in arm.seeds or config.seeds:
+                try:
+                    recipes[name, seed] = _recipe(config, arm, seed, fingerprints)
+                    _check_reading(arm.reading, recipes[name, seed])
+                except Gen2RealError as error:
+                    raise RecipeError(f"arm {name}: {error}") from error
+    for name, arm in config.arms.items():
+        for ingredients in _ingredients(config, arm).values() if arm.soup is not None else ():
+            assert arm.soup is not None
+            try:
+                check_ingredients({f"arm {of}": recipes[of, seed] for of, seed in ingredients}, arm.soup.kind)
+                _check_reading(arm.reading, recipes[ingredients[0]])
+            except Gen2RealError as error:
+                raise RecipeError(f"arm {name}: {error}") from error
+    measured = {recipe.data.evaluation: name for (name, _), recipe in recipes.items() if recipe.data.evaluation}
+    if len(measured) > 1:
+        listed = "".join(f"\n  {name}: {path}" for path, name in measured.items())
+        raise RecipeError(f"arms are tested picture by picture, so data.evaluation must be one set for all:{listed}")
+    return recipes
+
+
+def _recipe(config: CompareConfig, arm: Arm, seed: int, fingerprints: dict[Path, str]) -> ClassificationConfig:
+    """An arm's recipe for one seed, in a folder named by its content, so that equal trainings are one.
+
+    The content of its image sets is part of that: a set made anew under the old name is another one.
+    """
     path = arm.recipe or config.recipe
     assert path is not None
     changed = {**_leaves(config.set), **_leaves(arm.set)}
     overrides = [f"{key}={json.dumps(value)}" for key, value in changed.items()]
     fixed = [f"output={json.dumps(str(config.output))}", "save_model=false", "gap=false"]
     types = {method: config for method, config in CONFIGS.items() if method != "soup"}
-    try:
-        recipe: Any = load_recipe(path, types, [*fixed, *overrides, f"seed={seed}"])
-    except RecipeError as error:
-        raise RecipeError(f"arm {name}: {error}") from error
+    recipe: Any = load_recipe(path, types, [*fixed, *overrides, f"seed={seed}"])
+    data = recipe.data
+    sets = [*(one.path for one in data.generated), data.held_out, data.real and data.real.path, data.evaluation]
+    for one in sets:
+        if one is not None and one not in fingerprints:
+            fingerprints[one] = ImageSet.read(one).fingerprint
     content = {key: value for key, value in to_json(recipe).items() if key != "output"}
-    return recipe.model_copy(update={"output": config.output / "runs" / digest(content)[:16]})
+    key = digest(content, [None if one is None else fingerprints[one] for one in sets])
+    return recipe.model_copy(update={"output": config.output / "runs" / key[:16]})
+
+
+def _check_reading(reading: str, recipe: ClassificationConfig) -> None:
+    known = ["zero_shot", "tuned", "blend", "output_ensemble"]
+    if recipe.data.held_out is not None or recipe.data.holdout > 0:
+        known.insert(3, "blend_generated")
+    if recipe.data.evaluation is not None:
+        known += [f"transductive_{name}" for name in known if name != "output_ensemble" and recipe.transductive]
+        known.append("oracle")
+    alphas = sorted({0.0, 1.0, recipe.ensemble.alpha, *recipe.ensemble.sweep})
+    if reading not in [*known, *(f"alpha={alpha:g}" for alpha in alphas)]:
+        near = nearest(reading, known)
+        raise RecipeError(
+            f"reading: given {reading!r}; expected one of {', '.join(known)}, or alpha=… with one of "
+            f"{', '.join(f'{alpha:g}' for alpha in alphas)}" + (f"; did you mean {near}?" if near else "")
+        )
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -174,37 +241,30 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _soups(
-    config: CompareConfig,
-    name: str,
-    arm: Arm,
-    results: Mapping[tuple[str, int], Result],
-    on_run: Callable[[str], None] | None,
-) -> dict[tuple[str, int], Result]:
+def _ingredients(config: CompareConfig, arm: Arm) -> dict[int, list[Place]]:
+    """For each seed of a soup, the arms and seeds it is made of; one soup over seeds has the seed 0."""
+    found: dict[int, list[Place]] = {}
     assert arm.soup is not None
-    of = arm.soup
-    by_seed: dict[int, list[Path]] = {}
-    for ingredient in of.arms:
-        for seed in config.arms[ingredient].seeds or config.seeds:
-            by_seed.setdefault(seed if of.over == "arms" else 0, []).append(results[ingredient, seed].folder)
-    found = {}
-    for seed, runs in by_seed.items():
-        if on_run is not None:
-            on_run(f"{name}, seed {seed}: {of.kind} soup of {len(runs)}")
-        distinct = tuple(dict.fromkeys(runs))
-        key = digest([path.name for path in distinct], of.kind, of.include_zero_shot)
-        soup = SoupConfig(
-            output=config.output / "runs" / key[:16],
-            runs=distinct,
-            kind=of.kind,
-            include_zero_shot=of.include_zero_shot,
-            save_model=False,
-        )
-        found[name, seed] = run(soup, quiet=True)
+    for name in arm.soup.arms:
+        for seed in config.arms[name].seeds or config.seeds:
+            found.setdefault(seed if arm.soup.over == "arms" else 0, []).append((name, seed))
     return found
 
 
-def _table(config: CompareConfig, results: Mapping[tuple[str, int], Result]) -> Table:
+def _soup(config: CompareConfig, of: SoupOf, runs: tuple[Path, ...]) -> Result:
+    key = digest([path.name for path in runs], of.kind, of.include_zero_shot)
+    soup = SoupConfig(
+        output=config.output / "runs" / key[:16],
+        runs=runs,
+        kind=of.kind,
+        include_zero_shot=of.include_zero_shot,
+        save_model=False,
+    )
+    found: Result = run(soup, quiet=True)
+    return found
+
+
+def _table(config: CompareConfig, results: Mapping[Place, Result], seconds: Mapping[Place, float]) -> Table:
     by_arm = {name: [result for (arm, _), result in results.items() if arm == name] for name in config.arms}
     correct: dict[str, npt.NDArray[np.bool_]] = {}
     for name, found in by_arm.items():
@@ -225,13 +285,14 @@ def _table(config: CompareConfig, results: Mapping[tuple[str, int], Result]) -> 
         rows.append(
             Row(
                 arm=name,
+                reading=reading,
                 seeds=len(found),
                 real=None if real is None else bootstrap_interval(real),
                 real_over_seeds=None if real is None or len(found) < 2 else seed_interval(real.mean(axis=1)),
                 generated=bootstrap_interval(generated),
                 generated_pictures_are=found[0].summary["generated_pictures_are"],
                 tests=tests[name],
-                seconds=float(np.mean([result.summary["cost"]["training_seconds"] for result in found])),
+                seconds=float(np.mean([spent for (arm, _), spent in seconds.items() if arm == name])),
                 note=config.arms[name].note,
             )
         )

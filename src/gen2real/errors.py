@@ -47,7 +47,8 @@ class UnreadablePictures(ImageSetError):
         tail = f"\n  … and {more} more" if more > 0 else ""
         super().__init__(
             f"{len(self.offenders)} picture(s) cannot be read:\n{shown}{tail}\n"
-            'Mend or remove them, or pass on_unreadable="skip" (--on-unreadable skip) to leave them out.'
+            'Mend or remove them, or leave them out: on_unreadable="skip" (--on-unreadable skip; for a recipe '
+            "--set data.on_unreadable=skip)."
         )
 
 

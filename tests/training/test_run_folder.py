@@ -52,7 +52,7 @@ def test_the_same_recipe_opens_it_again(tmp_path: Path) -> None:
 
 
 def test_another_recipe_is_refused_with_what_differs(tmp_path: Path) -> None:
-    opened(tmp_path / "run")
+    opened(tmp_path / "run").log({"stage": "head", "step": 1})
     with pytest.raises(RecipeError) as caught:
         opened(tmp_path / "run", seed=1, optimizer=Inner(lr=0.2, names=("a", "b")))
     said = str(caught.value)
@@ -62,6 +62,13 @@ def test_another_recipe_is_refused_with_what_differs(tmp_path: Path) -> None:
     assert "data" not in said.replace("output", "").split("Give this one")[0]
     assert "--set output=FOLDER" in said
     assert read_json(tmp_path / "run" / "recipe.json")["seed"] == 0
+
+
+def test_a_recipe_that_was_mended_before_anything_was_trained_is_taken(tmp_path: Path) -> None:
+    opened(tmp_path / "run", data=Path("pictrues"))
+    opened(tmp_path / "run", data=Path("pictures"))
+    assert read_json(tmp_path / "run" / "recipe.json")["data"] == "pictures"
+    assert "pictrues" not in (tmp_path / "run" / "recipe.yaml").read_text()
 
 
 def test_keys_of_one_side_only_differ_too() -> None:

@@ -228,7 +228,7 @@ def class_indices(one: ImageSet, classes: Sequence[ClassName]) -> Labels:
 
     Raises: ImageSetError for classes the run does not know, with the nearest it knows.
     """
-    place = _places(one.classes, classes)
+    place = matching_classes(one.classes, classes)
     unknown = [known for known in one.classes if known.label not in place]
     if unknown:
         names = [known.name for known in classes]
@@ -243,7 +243,7 @@ def class_indices(one: ImageSet, classes: Sequence[ClassName]) -> Labels:
     return np.array([*(place.get(known.label, -1) for known in one.classes), -1], dtype=np.int64)
 
 
-def _places(own: Sequence[ClassName], classes: Sequence[ClassName]) -> dict[str, int]:
+def matching_classes(own: Sequence[ClassName], classes: Sequence[ClassName]) -> dict[str, int]:
     """A set's labels → indices in the run's class list: by name where it is clear, else by name and label.
 
     Labels alone do not do: "C" and "C++" are c and c-2, or c-2 and c, after the order in which they were listed.

@@ -7,19 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from gen2real.errors import ImageSetError
+from gen2real.errors import ImageSetError, ModelError
 from gen2real.evaluation.classification import Classification, classification_metrics
 from gen2real.evaluation.features import FeatureCache, cached_views
 from gen2real.evaluation.gap import GapReport, measure_gap
 from gen2real.imagesets.loading import Pictures
 from gen2real.imagesets.manifest import ClassName, ImageSet
 from gen2real.imagesets.slugs import unique_slugs
-from gen2real.methods.classification_data import Labels, set_labels
+from gen2real.methods.classification_data import Labels, matching_classes, set_labels
 from gen2real.models.classifier import TextInitialisedClassifier, text_head
-from gen2real.models.dual_encoder import load_dual_encoder
+from gen2real.models.dual_encoder import load_dual_encoder, refuse_to_replace
 from gen2real.models.folder import LoadedClassifier, is_model_folder, load_classifier, save_classifier
 from gen2real.models.weights import interpolate
 from gen2real.prompts import prompts_for
@@ -29,16 +30,25 @@ def open_classifier(
     model: str | Path,
     class_names: Sequence[str],
     *,
-    templates: str | Sequence[str] = "simple",
+    templates: str | Sequence[str] | None = None,
     file: Path | None = None,
 ) -> LoadedClassifier:
     """A classifier's model folder, or any dual encoder with a zero-shot head for `class_names`.
 
-    Raises: ModelError where it does not load.
+    Args:
+        templates, file: prompts of a zero-shot head (`gen2real.prompts.prompts_for`); None: the templates "simple".
+
+    Raises: ModelError where it does not load, or where it has a head already and prompts for one are given.
     """
     if is_model_folder(model):
+        if templates is not None or file is not None:
+            raise ModelError(
+                f"{model} is a classifier with a head of its own; templates and prompts are for zero-shot. Leave them "
+                "out, or give the encoder that the classifier was made from."
+            )
         return load_classifier(model)
     encoder = load_dual_encoder(model)
+    templates = "simple" if templates is None else templates
     weight = text_head(encoder, prompts_for(class_names, templates=templates, file=file))
     classifier = TextInitialisedClassifier(encoder.vision, weight).eval()
     return LoadedClassifier(encoder, classifier, list(class_names), {"zero_shot": True, "templates": templates})
@@ -48,7 +58,7 @@ def evaluate_model(
     model: str | Path,
     image_set: ImageSet,
     *,
-    templates: str | Sequence[str] = "simple",
+    templates: str | Sequence[str] | None = None,
     file: Path | None = None,
     on_unreadable: str = "error",
 ) -> Classification:
@@ -95,11 +105,22 @@ def blend_models(
             with the prompts that the tuned model's gen2real.json names.
         evaluation, sweep: measures these alphas on a labelled set. They are shown, not chosen from.
 
-    Raises: ModelError where the two do not fit; ValueError for an alpha outside [0, 1].
+    Raises: ModelError where the two do not fit, for an alpha outside [0, 1], and where `out` holds something that is
+        not a model; all of it before anything is measured.
     """
+    sweep = sweep if evaluation is not None else ()
+    if outside := [value for value in (alpha, *sweep) if not 0 <= value <= 1]:
+        raise ModelError(f"alpha is {outside[0]:g}; it lies between 0 (original) and 1 (tuned).")
+    refuse_to_replace(Path(out))
     end = load_classifier(tuned)
     if is_model_folder(original):
-        start = load_classifier(original).classifier
+        other = load_classifier(original)
+        if other.class_names != end.class_names:
+            raise ModelError(
+                f"{original} and {tuned} have other classes, or the same in another order: {other.class_names[:5]} … "
+                f"and {end.class_names[:5]} … Blend models of one class list."
+            )
+        start = other.classifier
     else:
         encoder = load_dual_encoder(original)
         prompts = end.made_by.get("recipe", {}).get("prompts", {"templates": "simple", "file": None})
@@ -108,13 +129,17 @@ def blend_models(
         start = TextInitialisedClassifier(encoder.vision, weight, feature_mean=end.classifier.feature_mean)
     theta_0 = {name: value.clone() for name, value in start.state_dict().items()}
     theta_1 = {name: value.clone() for name, value in end.classifier.state_dict().items()}
+    try:
+        interpolate(theta_0, theta_1, 0)
+    except ValueError as error:
+        raise ModelError(f"{original} and {tuned} cannot be blended: {error}") from error
 
     def at(value: float) -> LoadedClassifier:
         end.classifier.load_state_dict(interpolate(theta_0, theta_1, value))
         return end
 
     found = []
-    for value in sweep if evaluation is not None else ():
+    for value in sweep:
         assert evaluation is not None
         logits, labels = _answers(at(value), evaluation, "error")
         found.append((float(value), classification_metrics(logits, torch.from_numpy(labels), end.class_names)))
@@ -162,7 +187,7 @@ def _answers(loaded: LoadedClassifier, image_set: ImageSet, on_unreadable: str) 
 
 def _in_common(one: ImageSet, reference: ImageSet) -> Labels:
     """Labels of `one` as indices into the reference's classes, -1 where it has no such class."""
-    place = {known.label: index for index, known in enumerate(reference.classes)}
-    lookup = torch.tensor([*(place.get(known.label, -1) for known in one.classes), -1])
-    found: Labels = lookup.numpy()[one.labels]
+    place = matching_classes(one.classes, reference.classes)
+    lookup = np.array([*(place.get(known.label, -1) for known in one.classes), -1], dtype=np.int64)
+    found: Labels = lookup[one.labels]
     return found

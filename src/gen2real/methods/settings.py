@@ -103,7 +103,7 @@ class EnsembleSettings(Config):
 
     rule: Literal["fixed", "generated"] = "fixed"
     alpha: float = Field(0.5, ge=0, le=1)
-    sweep: tuple[float, ...] = tuple(round(0.1 * step, 1) for step in range(11))
+    sweep: tuple[Annotated[float, Field(ge=0, le=1)], ...] = tuple(round(0.1 * step, 1) for step in range(11))
 
 
 class ClassificationConfig(Config):
@@ -133,6 +133,15 @@ class ClassificationConfig(Config):
     def _a_mean_to_swap(self) -> ClassificationConfig:
         if self.transductive and self.centering == "none":
             raise ValueError("transductive swaps the mean that is subtracted; it needs centering: generated")
+        return self
+
+    @model_validator(mode="after")
+    def _pictures_to_choose_on(self) -> ClassificationConfig:
+        if self.ensemble.rule == "generated" and self.data.held_out is None and self.data.holdout == 0:
+            raise ValueError(
+                "ensemble.rule: generated needs held-out pictures, as those of training would always choose the tuned "
+                "weights; set data.holdout=0.1 or data.held_out"
+            )
         return self
 
 
@@ -256,6 +265,8 @@ class CompareConfig(Config):
             if where.endswith("soup") and self.arms[name].soup is not None:
                 raise ValueError(f"{where} names {name}, which is a soup itself; name arms that are trained")
         for name, arm in self.arms.items():
+            if arm.soup is not None and (arm.recipe or arm.set or arm.seeds):
+                raise ValueError(f"arm {name} is a soup of what other arms trained: recipe, set and seeds belong there")
             if arm.soup is None and arm.recipe is None and self.recipe is None:
                 raise ValueError(f"arm {name} has no recipe; give it one, or set recipe for all arms")
         return self

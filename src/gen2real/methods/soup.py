@@ -8,13 +8,14 @@ ingredient too.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from gen2real.config import parse_config
+from gen2real.config import Config, parse_config
 from gen2real.errors import RecipeError
 from gen2real.evaluation.features import encode_pictures
 from gen2real.files import read_json
@@ -24,7 +25,7 @@ from gen2real.methods.conclusion import conclude
 from gen2real.methods.readings import measure
 from gen2real.methods.regft import zero_shot_classifier
 from gen2real.methods.result import Result
-from gen2real.methods.settings import RegFTConfig, SoupConfig
+from gen2real.methods.settings import FLYPConfig, RegFTConfig, SoupConfig
 from gen2real.models.classifier import TextInitialisedClassifier
 from gen2real.models.dual_encoder import load_dual_encoder
 from gen2real.models.weights import greedy_soup, interpolate, uniform_soup
@@ -37,13 +38,14 @@ def run(config: SoupConfig, *, quiet: bool = False) -> Result:
     Raises: RecipeError where the runs are unfinished, of different encoders or data, or where a greedy soup has no
         held-out generated pictures to choose on.
     """
-    folder = RunFolder(config.output, config)
-    if folder.finished:
-        return Result.read(config.output)
+    if (config.output / "result.json").exists():
+        return Result.read(RunFolder(config.output, config).path)
     results = [Result.read(path) for path in config.runs]
-    first = _recipe(config.runs[0])
-    for path in config.runs[1:]:
-        _require_same_ground(first, _recipe(path), path)
+    recipes = {str(path): _recipe(path) for path in config.runs}
+    check_ingredients(recipes, config.kind)
+    first = recipes[str(config.runs[0])]
+    assert isinstance(first, RegFTConfig)
+    folder = RunFolder(config.output, config)
 
     encoder = load_dual_encoder(first.encoder.name, revision=first.encoder.revision)
     data = ClassificationData(first.data, encoder.preprocess, seed=first.seed)
@@ -86,10 +88,7 @@ def _held_out_accuracy(
     classifier: TextInitialisedClassifier, state: dict[str, Tensor], data: ClassificationData
 ) -> float:
     if not data.held_out:
-        raise RecipeError(
-            "a greedy soup is chosen on held-out generated pictures, and these runs held none out. "
-            "Set data.holdout=0.1 or data.held_out in their recipe, or take kind: uniform."
-        )
+        raise RecipeError(_NOTHING_HELD_OUT)
     classifier.load_state_dict(state)
     right = count = 0
     for part in data.held_out:
@@ -99,19 +98,42 @@ def _held_out_accuracy(
     return right / count
 
 
-def _recipe(run_folder: Path) -> RegFTConfig:
+def _recipe(run_folder: Path) -> Config:
     values: dict[str, Any] = read_json(run_folder / "recipe.json")
-    if values.get("method") != "regft":
-        raise RecipeError(f"{run_folder} is a run of {values.get('method')!r}; a soup takes runs of 'regft'.")
-    return parse_config(RegFTConfig, values, source=str(run_folder / "recipe.json"))
+    types: dict[str, type[Config]] = {"regft": RegFTConfig, "flyp": FLYPConfig, "soup": SoupConfig}
+    return parse_config(types[values["method"]], values, source=str(run_folder / "recipe.json"))
 
 
-def _require_same_ground(first: RegFTConfig, other: RegFTConfig, path: Path) -> None:
+def check_ingredients(recipes: Mapping[str, Config], kind: Literal["uniform", "greedy"]) -> None:
+    """Whether runs of these recipes can be one soup; their names are for the message.
+
+    Raises: RecipeError where they cannot.
+    """
+    first: RegFTConfig | None = None
+    for name, recipe in recipes.items():
+        if not isinstance(recipe, RegFTConfig):
+            method = getattr(recipe, "method", None)
+            raise RecipeError(f"{name} is of method {method!r}; a soup takes runs of 'regft'.")
+        if first is None:
+            first = recipe
+        _require_same_ground(first, recipe, name)
+    assert first is not None
+    if kind == "greedy" and first.data.held_out is None and first.data.holdout == 0:
+        raise RecipeError(_NOTHING_HELD_OUT)
+
+
+def _require_same_ground(first: RegFTConfig, other: RegFTConfig, name: str) -> None:
     for key in ("encoder", "prompts", "centering"):
         if getattr(first, key) != getattr(other, key):
-            raise RecipeError(f"{path} differs from the first run in {key}; a soup needs one starting point for all.")
+            raise RecipeError(f"{name} differs from the first run in {key}; a soup needs one starting point for all.")
     for key in ("generated", "class_names", "holdout", "held_out", "evaluation"):
         if getattr(first.data, key) != getattr(other.data, key):
             raise RecipeError(
-                f"{path} differs from the first run in data.{key}; a soup needs the same pictures for all."
+                f"{name} differs from the first run in data.{key}; a soup needs the same pictures for all."
             )
+
+
+_NOTHING_HELD_OUT = (
+    "a greedy soup is chosen on held-out generated pictures, and these runs hold none out. "
+    "Set data.holdout=0.1 or data.held_out in their recipe, or take kind: uniform."
+)

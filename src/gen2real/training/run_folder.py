@@ -56,7 +56,9 @@ class RunFolder:
         if writer and path.is_dir():
             remove_leftovers(path)
         known = path / "recipe.json"
-        if known.exists():
+        # A run that ended at its first mistake, a mistyped path say, has nothing to lose: the recipe is written anew.
+        begun = self.metrics.exists() or self.checkpoints.exists() or self.result.exists()
+        if known.exists() and begun:
             before = {key: value for key, value in read_json(known).items() if key != "output"}
             changes = differing_keys(before, self._settings)
             if changes:
