@@ -312,6 +312,36 @@ def test_precision_is_what_was_asked() -> None:
     assert resolve_precision("auto") in ("float32", "bfloat16")
 
 
+@pytest.mark.parametrize(
+    ("capabilities", "precision"),
+    [
+        ({"avx512_f": True, "avx512_bf16": True}, "bfloat16"),
+        ({"avx512_f": True, "amx_bf16": True}, "bfloat16"),
+        ({"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, "float32"),
+        ({"neon": True, "bf16": True}, "float32"),
+        (None, "float32"),
+    ],
+)
+def test_auto_is_bfloat16_where_the_cpu_has_instructions_for_it(
+    capabilities: dict[str, bool] | None, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    if capabilities is None:
+        monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    else:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert resolve_precision("auto") == precision
+
+
+@pytest.mark.parametrize(("native", "precision"), [(True, "bfloat16"), (False, "float32")])
+def test_auto_is_bfloat16_where_the_gpu_does_not_emulate_it(
+    native: bool, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
+    assert resolve_precision("auto") == precision
+
+
 def test_a_tracker_that_is_not_installed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer_module, "find_spec", lambda name: None)
     with pytest.raises(RecipeError, match=r"trackers names wandb, which is not installed.*pip install wandb"):

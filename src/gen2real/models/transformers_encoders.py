@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from gen2real.errors import ModelError
 from gen2real.files import refuse_pickle, write_json, write_tensors
 from gen2real.imagesets.transforms import Preprocess
+from gen2real.models import attention
 from gen2real.models.dual_encoder import PREPROCESS_FILE, DualEncoder, stored_preprocess
 from gen2real.models.hub_preprocess import preprocess_from_hub
 
@@ -219,6 +220,7 @@ def load_transformers(name: str, *, revision: str | None = None) -> Transformers
             f"the checkpoint {name} lacks {len(incomplete)} tensors of its model "
             f"({', '.join(map(str, incomplete[:5]))} …); they would be random numbers. Get the whole checkpoint."
         )
+    model.vision_model.set_attn_implementation(attention.register())
     model.config.dtype = torch.float32
     for parameter in model.parameters():
         # A tensor mapped from a safetensors file starts at any byte, and matrix products of the same numbers then

@@ -258,10 +258,10 @@ def resolve_precision(name: str) -> str:
     if name != "auto":
         return name
     if torch.cuda.is_available():
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-    capability = torch.backends.cpu.get_cpu_capability()
-    has_bfloat16 = torch.cpu._is_avx512_bf16_supported() if capability.startswith("AVX512") else False
-    return "bfloat16" if has_bfloat16 else "float32"
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    # AVX512 alone does not do: bfloat16 products are then emulated. Older torch cannot tell and stays exact.
+    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return "bfloat16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "float32"
 
 
 def parameter_groups(
