@@ -143,12 +143,14 @@ def compare(config: CompareConfig, *, quiet: bool = False, on_run: Callable[[str
     Raises: RecipeError for an arm that does not fit, naming it.
     """
     recipes = _recipes(config)
-    trainings = {recipe.output: (name, seed) for (name, seed), recipe in reversed(recipes.items())}
+    trainings: dict[Path, Place] = {}
+    for place, recipe in recipes.items():
+        trainings.setdefault(recipe.output, place)
     done: dict[Path, Result] = {}
-    for place, (folder, (name, seed)) in enumerate(reversed(trainings.items()), start=1):
+    for number, (folder, place) in enumerate(trainings.items(), start=1):
         if on_run is not None:
-            on_run(f"[{place}/{len(trainings)}] {name}, seed {seed}")
-        done[folder] = run(recipes[name, seed], quiet=quiet)
+            on_run(f"[{number}/{len(trainings)}] {place[0]}, seed {place[1]}")
+        done[folder] = run(recipes[place], quiet=quiet)
     if rank() > 0:
         return None
     results = {place: done[recipe.output] for place, recipe in recipes.items()}
