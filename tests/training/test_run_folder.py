@@ -101,6 +101,16 @@ def test_a_kill_between_the_first_files_is_no_obstacle(tmp_path: Path) -> None:
     ]
 
 
+def test_checkpoints_go_when_the_run_has_ended(tmp_path: Path) -> None:
+    folder = opened(tmp_path / "run")
+    (folder.checkpoints / "step-00000001").mkdir(parents=True)
+    opened(folder.path)
+    assert folder.checkpoints.exists()
+    folder.result.write_text("{}")
+    assert opened(folder.path).finished
+    assert not folder.checkpoints.exists()
+
+
 def rows_of(folder: RunFolder) -> list[tuple[str, int]]:
     return [(row["stage"], row["step"]) for row in map(json.loads, folder.metrics.read_text().splitlines())]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -55,6 +56,9 @@ class RunFolder:
         self._settings = {key: value for key, value in to_json(config).items() if key != "output"}
         if writer and path.is_dir():
             remove_leftovers(path)
+            if self.finished:
+                # A kill may come between the result and the removal of what led to it.
+                shutil.rmtree(self.checkpoints, ignore_errors=True)
         known = path / "recipe.json"
         # A run that ended at its first mistake, a mistyped path say, has nothing to lose: the recipe is written anew.
         begun = self.metrics.exists() or self.checkpoints.exists() or self.result.exists()

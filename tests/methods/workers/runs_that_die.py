@@ -1,4 +1,4 @@
-"""Runs recipes in processes of their own, killed where they are told: `python runs_that_die.py CONFIG DIE CONFIG DIE …`.
+"""Runs recipes in processes of their own, killed where told: `python runs_that_die.py CONFIG DIE CONFIG DIE …`.
 
 CONFIG is a file with a recipe's values. DIE is `never`, or WHERE:N for the N-th time that the run comes to WHERE:
 
