@@ -123,6 +123,11 @@ def blend_models(
         start = other.classifier
     else:
         encoder = load_dual_encoder(original)
+        if encoder.embedding_dim != end.encoder.embedding_dim:
+            raise ModelError(
+                f"{original} has embeddings of {encoder.embedding_dim} dimensions and {tuned} of "
+                f"{end.encoder.embedding_dim}; give the encoder that the tuning began from."
+            )
         prompts = end.made_by.get("recipe", {}).get("prompts", {"templates": "simple", "file": None})
         file = None if prompts["file"] is None else Path(prompts["file"])
         weight = text_head(encoder, prompts_for(end.class_names, templates=prompts["templates"], file=file))

@@ -1,0 +1,132 @@
+"""The recipes that come with gen2real: what they say at their top, and that each runs a step."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gen2real.comparison import compare
+from gen2real.config import load_recipe
+from gen2real.errors import RecipeError
+from gen2real.methods import CONFIGS, run
+from gen2real.methods.result import Result
+from gen2real.methods.settings import CompareConfig
+from gen2real.recipe import read_recipe
+from tiny import tiny_clip
+from tiny_sets import colour_set
+
+ROOT = Path(__file__).parents[1]
+RECIPES = sorted((ROOT / "recipes").glob("*/*.yaml"))
+TRAININGS = [path for path in RECIPES if path.parent.name != "compare"]
+COMPARISONS = [path for path in RECIPES if path.parent.name == "compare"]
+
+
+def named(path: Path) -> str:
+    return f"{path.parent.name}/{path.stem}"
+
+
+@dataclass(frozen=True)
+class World:
+    """Tiny stand-ins for what a user brings."""
+
+    root: Path
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        return {
+            "encoder.name": str(self.root / "clip"),
+            "prompts.templates": "simple",
+            "data.generated": f"[{self.root / 'generated'}]",
+            "data.evaluation": str(self.root / "real"),
+            "training.batch_size": 8,
+            "training.steps": 1,
+        }
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    root = tmp_path_factory.mktemp("recipes")
+    tiny_clip(root / "clip")
+    colour_set(root / "generated")
+    colour_set(root / "real", origin="real", per_class=3)
+    colour_set(root / "shots", origin="real", per_class=2, seed=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GEN2REAL_CACHE", str(root / "cache"))
+        yield World(root)
+
+
+def test_there_are_recipes() -> None:
+    assert {"regft/regft", "regft/faithful", "regft/head", "flyp/flyp", "compare/regft"} <= {*map(named, RECIPES)}
+
+
+def header(path: Path) -> str:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    end = next(place for place, line in enumerate(lines) if not line.startswith("#"))
+    return "\n".join(line.removeprefix("#").strip() for line in lines[:end])
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=named)
+def test_its_top_says_command_hardware_time_and_result(path: Path) -> None:
+    said = header(path)
+    for word in ("Command:", "Hardware:", "Time:", "Expected:"):
+        assert re.search(rf"^{word} +\S", said, re.MULTILINE), f"{path} does not say {word}"
+    verb = "compare" if path in COMPARISONS else "train"
+    assert f"gen2real {verb} {path.relative_to(ROOT).as_posix()}" in said
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=named)
+def test_its_command_asks_for_what_the_recipe_leaves_open(path: Path) -> None:
+    said = header(path)
+    given = re.findall(r"--set (\S+?)='?(\[?[\w.-]+\]?)'?(?:\s|$)", said)
+    types = {**CONFIGS, "compare": CompareConfig}
+    config: Any = load_recipe(path, types, [f"{key}={value}" for key, value in given])
+    if path not in COMPARISONS:
+        assert config.data.generated
+        with pytest.raises(RecipeError, match=r"data\.generated: .*at least one image set"):
+            load_recipe(path, types)
+
+
+@pytest.mark.parametrize("path", TRAININGS, ids=named)
+def test_it_runs_a_step(world: World, tmp_path: Path, path: Path) -> None:
+    changes = {**world.changes, "output": str(tmp_path / "run")}
+    values = read_recipe(path).values
+    if values["data"].get("real"):
+        changes["data.real.path"] = str(world.root / "shots")
+    if values.get("head_first"):
+        changes["head_first.epochs"] = 1
+    config = load_recipe(path, CONFIGS, [f"{key}={value}" for key, value in changes.items()])
+    result = run(config, quiet=True)
+    assert isinstance(result, Result)
+    assert result.summary["cost"]["updates"] >= 1
+    assert {"zero_shot", "tuned", "blend"} <= set(result.readings)
+    assert "real" in result.readings["tuned"]
+    assert (tmp_path / "run" / "model" / "gen2real.json").exists()
+
+
+@pytest.mark.parametrize("path", COMPARISONS, ids=named)
+def test_it_compares_every_arm(world: World, tmp_path: Path, path: Path) -> None:
+    changes = {f"set.{key}": value for key, value in world.changes.items()} | {"output": str(tmp_path), "seeds": "[0]"}
+    config = load_recipe(path, {"compare": CompareConfig}, [f"{key}={value}" for key, value in changes.items()])
+    assert isinstance(config, CompareConfig)
+    table = compare(config, quiet=True)
+    assert table is not None
+    assert [row.arm for row in table.rows] == list(config.arms)
+    assert {"zero-shot", "plain FT"} <= set(config.against)
+    for row in table.rows:
+        assert set(row.tests) == set(config.against) - {row.arm}
+
+
+def test_the_comparison_has_every_baseline() -> None:
+    config = load_recipe(ROOT / "recipes" / "compare" / "regft.yaml", {"compare": CompareConfig})
+    assert isinstance(config, CompareConfig)
+    assert len(config.seeds) >= 5
+    for arm in (
+        "zero-shot", "plain FT", "linear probe", "LP-FT", "FLYP", "FLYP, positives", "soft targets", "VICReg's K",
+        "output ensemble", "uniform soup", "greedy soup",
+    ):  # fmt: skip
+        assert arm in config.arms, arm
