@@ -27,6 +27,7 @@ app = App(
     version=__version__,
     version_flags=["--version"],
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,
     default_parameter=Parameter(negative=()),
 )
 
@@ -252,7 +253,7 @@ def main() -> NoReturn:
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning  # type: ignore[assignment]
         try:
-            app(exit_on_error=False, print_error=False)
+            app(sys.argv[1:], exit_on_error=False, print_error=False)
             sys.stdout.flush()
         except KeyboardInterrupt:
             again = "; the same command again goes on from the last checkpoint" * ("train" in sys.argv[1:2])
