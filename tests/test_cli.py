@@ -495,11 +495,20 @@ def test_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
     assert gen2real_("doctor", "--json").value["ok"] is False
 
 
-def test_a_program_reads_one_object_and_people_see_progress(place: Path) -> None:
-    done = program("train", "head.yaml", "--set", "output=own process", "--json", cwd=place)
+TORCHRUN = """
+import sys
+from torch.distributed.run import main
+main(["--standalone", "--nproc-per-node", "2", "-m", "gen2real", *sys.argv[1:]])
+"""
+
+
+def test_under_torchrun_one_process_prints_one_object(place: Path) -> None:
+    done = program("train", "head.yaml", "--set", "output=two processes", "--json", cwd=place, code=TORCHRUN)
     assert done.code == 0, done.err
-    assert done.value["output"] == "own process"
+    assert done.value["output"] == "two processes"
+    assert done.value["cost"]["updates"] == 2
     assert "Traceback" not in done.err
+    assert (place / "two processes" / "model" / "head.safetensors").exists()
 
 
 def test_it_runs_as_a_module(place: Path) -> None:

@@ -90,7 +90,7 @@ def train(
         foreseen = estimate(config)
         _say(foreseen.to_json(), foreseen.text(), json)
         return
-    result = run(config, quiet=json)
+    result = run(config, quiet=json or not _is_first_process())
     if result is not None:
         _say({"output": str(result.folder), **result.summary}, _told(result), json)
 
@@ -116,7 +116,8 @@ def compare(
     config = _comparison(recipes, set, seeds, output, against)
     from gen2real.comparison import compare as run_comparison
 
-    table = run_comparison(config, quiet=json, on_run=None if json else lambda line: print(line, file=sys.stderr))
+    quiet = json or not _is_first_process()
+    table = run_comparison(config, quiet=quiet, on_run=None if quiet else lambda line: print(line, file=sys.stderr))
     if table is None:
         return
     if json:
@@ -299,8 +300,13 @@ def _commands_of(words: Sequence[str]) -> list[str]:
     return found
 
 
+def _is_first_process() -> bool:
+    """Whether this is the one of torchrun's processes that speaks; torch itself is too heavy to be asked here."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def _end(kind: str, text: str, code: int) -> NoReturn:
-    if "--json" in sys.argv and os.environ.get("RANK", "0") == "0":
+    if "--json" in sys.argv and _is_first_process():
         print(json.dumps({"error": kind, "message": text}))
     print(f"gen2real: {text}", file=sys.stderr)
     raise SystemExit(code) from None
