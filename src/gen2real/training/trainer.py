@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from gen2real.errors import NonFiniteLoss, RecipeError
 from gen2real.training import checkpoint, schedules
+from gen2real.training.memory import keep_freed_memory
 from gen2real.training.progress import TrainingProgress
 from gen2real.training.run_folder import RunFolder
 from gen2real.training.settings import OptimizerSettings, ScheduleSettings, TrainingSettings
@@ -101,6 +102,8 @@ class Trainer(Generic[B]):
         self._clip_norm = optimizer.clip_norm
         self._warmup = schedule.warmup(steps)
         self._accelerator = accelerator(training, folder.path)
+        if self._accelerator.device.type == "cpu":
+            keep_freed_memory()
         plain_optimizer = torch.optim.AdamW(
             list(groups), lr=optimizer.lr, betas=optimizer.betas, eps=optimizer.eps, weight_decay=0.0, fused=True
         )
