@@ -1,0 +1,61 @@
+"""The speed benchmark runs from end to end: tiny shapes, every arm in this process instead of one of its own."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+SPEED = Path(__file__).parents[2] / "benchmarks" / "speed"
+ARMS = {
+    "ours-bfloat16",
+    "ours-float32",
+    "plain-float32",
+    "transformers-float32",
+    "transformers-bfloat16",
+    "paired-bfloat16",
+}
+
+
+@pytest.fixture
+def finetune(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(SPEED))
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    module = importlib.import_module("finetune")
+    monkeypatch.setattr(module, "in_a_process", lambda work, *arguments: work(*arguments))
+    return module
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("kind", ["png-224"])
+def test_the_speed_benchmark_measures_every_arm(
+    finetune: ModuleType, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "results" / "finetune.json"
+    sizes = "--model tiny --pictures 32 --batch-size 4 --rounds 1 --steps 2 --workers 0 --threads 1 --epochs 3"
+    finetune.main([*sizes.split(), "--kind", kind, "--out", str(out)])
+    report = json.loads(out.read_text(encoding="utf-8"))
+    assert set(report["arms"]) == ARMS
+    assert all(one["pictures_per_second"] > 0 for one in report["arms"].values())
+    assert all(len(row["updates"]) == 2 for row in report["rounds"])
+    (paired,) = (row for row in report["rounds"] if row["arm"] == "paired")
+    assert len(paired["bare_updates"]) == 2
+    assert {cache: len(held) for cache, held in report["memory_mib"].items()} == {"none": 3, "memory": 3}
+    assert str(tmp_path) not in out.read_text(encoding="utf-8")
+    assert "against the plain loop" in capsys.readouterr().out
+
+
+def test_a_slope_is_that_of_the_line(finetune: ModuleType) -> None:
+    assert finetune.slope([5.0, 7.0, 9.0, 11.0]) == pytest.approx(2.0)
+    assert finetune.slope([3.0]) == 0.0
+
+
+def test_a_picture_of_vit_b_16_costs_what_is_known(finetune: ModuleType) -> None:
+    """By hand: 197 tokens through 12 layers of 12·768² weights, attention, and the patches; times 2, times 3."""
+    linear = 12 * 197 * 12 * 768**2
+    attention = 12 * 2 * 197**2 * 768
+    patches = 196 * 768 * 3 * 16**2
+    assert finetune.flop_a_picture("vit-b-16") == pytest.approx(6 * (linear + attention + patches), rel=1e-3)
