@@ -4,8 +4,8 @@
     python benchmarks/drawn2photo/run.py --quick    the arms that train the head alone; minutes
     python benchmarks/drawn2photo/run.py --publish  also writes the table to benchmarks/drawn2photo/results
 
-No photograph and no photo label is read before a run's training and choices have ended; the hyper-parameters in recipes/
-were chosen on drawn pictures of a style that was left out (README.md beside this file says how).
+No photograph and no photo label is read before a run's training and choices have ended; the hyper-parameters in
+recipes/ were chosen on drawn pictures of a style that was left out (README.md beside this file says how).
 """
 
 from __future__ import annotations
@@ -80,7 +80,8 @@ def provenance(name: str) -> dict[str, str]:
         "commit": commit.stdout.strip() + (" with local changes" if changed.stdout.strip() else ""),
         "seeds": "as in the table's second column, from 0",
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "machine": f"{_processor()}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}",
+        "machine": f"{_processor()}, {os.cpu_count()} cores",
+        "software": f"Python {platform.python_version()}, torch {torch.__version__}",
     }
 
 

@@ -16,7 +16,7 @@ def test_two_orthogonal_pairs_by_hand():
 def test_both_directions_count():
     image = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
     text = torch.tensor([[1.0, 0.0], [1.0, 0.0]], dtype=torch.float64)
-    # S = s·[[1, 1], [0, 0]]. Rows: log 2 each. Columns: col 0 target row 0 → log(1+e^-s); col 1 target row 1 → log(1+e^s)
+    # S = s·[[1, 1], [0, 0]]. Rows: log 2 each. Columns: target row 0 gives log(1+e^-s), target row 1 gives log(1+e^s)
     s = 1.5
     expected = (math.log(2) + (math.log1p(math.exp(-s)) + math.log1p(math.exp(s))) / 2) / 2
     assert image_text_contrastive(image, text, s).item() == pytest.approx(expected, abs=1e-12)

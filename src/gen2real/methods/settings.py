@@ -207,7 +207,9 @@ class FLYPConfig(ClassificationConfig):
     """A FLYP run. The optimiser's defaults are the paper's for ImageNet: learning rate 1e-5, weight decay 0.1."""
 
     method: Literal["flyp"] = "flyp"
-    same_class_positives: bool = False
+    same_class_positives: bool = Field(
+        False, description="makes a difference with several prompts a class; with one, the two losses are equal"
+    )
     tune_logit_scale: bool = True
     optimizer: OptimizerSettings = OptimizerSettings(lr=1e-5)
 
