@@ -35,10 +35,15 @@ Place = tuple[str, int]
 """An arm's name and a seed."""
 
 
+TRANSDUCTIVE = {"centring": "transductive", "batch_norm": "transductive_batch_norm"}
+"""Whose statistics are the unlabelled real pictures' → how the readings that use them begin."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One arm's line. `real` and `generated` are top-1; `tests` are against the arms of `against`, Holm-corrected.
 
+    transductive: the same reading with statistics of the unlabelled real pictures, by what they are of.
     seconds: of training, a seed; a soup's are those of its ingredients together.
     """
 
@@ -50,6 +55,7 @@ class Row:
     generated: Interval
     generated_pictures_are: str
     tests: Mapping[str, tuple[PairedTest, float]]
+    transductive: Mapping[str, Interval]
     seconds: float
     note: str
 
@@ -66,6 +72,7 @@ class Row:
             "against": {
                 name: {**test.to_json(), "p_value_holm": corrected} for name, (test, corrected) in self.tests.items()
             },
+            "transductive_top1": {name: found.to_json() for name, found in self.transductive.items()},
             "training_seconds_a_seed": self.seconds,
             "note": self.note,
         }
@@ -82,10 +89,17 @@ class Table:
         """Plain values; the keys are stable."""
         return {"version": 1, "against": list(self.against), "rows": [row.to_json() for row in self.rows]}
 
+    @property
+    def statistics(self) -> list[str]:
+        """The transductive columns that any row has."""
+        return [name for name in TRANSDUCTIVE if any(name in row.transductive for row in self.rows)]
+
     def cells(self) -> tuple[list[str], list[list[str]]]:
         """Heads and lines for people."""
         heads = ["arm", "seeds", "real top-1", "± seeds", "generated top-1"]
         heads += [f"against {name}" for name in self.against]
+        statistics = self.statistics
+        heads += [f"transductive: {name.replace('_', ' ')}" for name in statistics]
         lines = []
         for row in self.rows:
             spread = row.real_over_seeds
@@ -99,6 +113,7 @@ class Table:
             for name in self.against:
                 found = row.tests.get(name)
                 line.append("–" if found is None else f"{100 * found[0].difference:+.1f} (p {found[1]:.2g})")
+            line += [row.transductive[name].percent() if name in row.transductive else "–" for name in statistics]
             lines.append(line)
         return heads, lines
 
@@ -115,6 +130,7 @@ class Table:
         heads = ["arm", "reading", "seeds", "real_top1", "real_low", "real_high", "generated_top1"]
         for name in self.against:
             heads += [f"difference_to_{name}", f"p_to_{name}", f"p_holm_to_{name}"]
+        heads += [f"transductive_{name}" for name in self.statistics]
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(heads)
         for row in self.rows:
@@ -125,6 +141,7 @@ class Table:
             for name in self.against:
                 found = row.tests.get(name)
                 line += ["", "", ""] if found is None else [found[0].difference, found[0].p_value, found[1]]
+            line += [row.transductive[name].mean if name in row.transductive else "" for name in self.statistics]
             writer.writerow(line)
         return stream.getvalue()
 
@@ -224,7 +241,8 @@ def _check_reading(reading: str, recipe: ClassificationConfig) -> None:
     if recipe.data.held_out is not None or recipe.data.holdout > 0:
         known.insert(3, "blend_generated")
     if recipe.data.evaluation is not None:
-        known += [f"transductive_{name}" for name in known if name != "output_ensemble" and recipe.transductive]
+        for prefix in TRANSDUCTIVE.values() if recipe.transductive else ():
+            known += [f"{prefix}_{name}" for name in ("zero_shot", "tuned", "blend")]
         known.append("oracle")
     alphas = sorted({0.0, 1.0, recipe.ensemble.alpha, *recipe.ensemble.sweep})
     if reading not in [*known, *(f"alpha={alpha:g}" for alpha in alphas)]:
@@ -294,6 +312,11 @@ def _table(config: CompareConfig, results: Mapping[Place, Result], seconds: Mapp
                 generated=bootstrap_interval(generated),
                 generated_pictures_are=found[0].summary["generated_pictures_are"],
                 tests=tests[name],
+                transductive={
+                    statistic: bootstrap_interval(np.stack([result.correct(f"{prefix}_{reading}") for result in found]))
+                    for statistic, prefix in TRANSDUCTIVE.items()
+                    if all(f"real.{prefix}_{reading}" in result.answers for result in found)
+                },
                 seconds=float(np.mean([spent for (arm, _), spent in seconds.items() if arm == name])),
                 note=config.arms[name].note,
             )
