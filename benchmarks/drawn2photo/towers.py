@@ -104,7 +104,18 @@ def imagenet_network() -> nn.Module:
         pickled = torch.load(folder / "efficientnet-lite0-57934424.pth", map_location="cpu", weights_only=True)
         write_tensors(weights, pickled)
     network.load_state_dict(read_tensors(weights))
-    return network.eval()
+    return _with_plain_pointwise(network).eval()
+
+
+def _with_plain_pointwise(network: nn.Module) -> nn.Module:
+    """The network with its 1×1 convolutions as `nn.Conv2d`: its own class, which pads, is none that LoRA can copy."""
+    for name, layer in list(network.named_modules()):
+        if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.stride == (1, 1):
+            plain = nn.Conv2d(layer.in_channels, layer.out_channels, 1, bias=layer.bias is not None)
+            plain.load_state_dict(layer.state_dict())
+            parent, _, child = name.rpartition(".")
+            setattr(network.get_submodule(parent), child, plain)
+    return network
 
 
 def imagenet_names() -> list[str]:

@@ -118,7 +118,8 @@ def save_adapter(module: nn.Module, folder: str | Path) -> None:
 
 
 def _can_adapt(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)
+    # A convolution of a class of its own has a constructor of its own, which peft cannot call.
+    return isinstance(layer, nn.Linear) or (type(layer) is nn.Conv2d and layer.groups == 1)
 
 
 def _matching(module: nn.Module, targets: Sequence[str]) -> list[str]:
