@@ -27,4 +27,4 @@ def test_teacher_gets_no_gradient_and_agreement_is_stationary():
 
 def test_temperature_must_be_positive():
     with pytest.raises(ValueError, match="above 0"):
-        soft_target_cross_entropy(torch.zeros(1, 2), torch.zeros(1, 2), temperature=0)
+        soft_target_cross_entropy(torch.zeros(1, 2), torch.zeros(1, 2), temperature=0.0)
