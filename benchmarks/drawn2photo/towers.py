@@ -145,8 +145,12 @@ def _build(bridge: type[LinearBridge] | type[KernelBridge], function: str) -> Tw
 
 @torch.no_grad()
 def _texts_and_rows(network: nn.Module, sentences: nn.Module) -> tuple[Tensor, Tensor]:
-    prompts = [TEMPLATE.format(name) for name in imagenet_names()]
-    texts = torch.cat([sentences(prompts[start : start + 100]) for start in range(0, len(prompts), 100)])
+    stored = DATA / "imagenet-texts.safetensors"
+    if not stored.exists():
+        prompts = [TEMPLATE.format(name) for name in imagenet_names()]
+        batches = [sentences(prompts[start : start + 100]) for start in range(0, len(prompts), 100)]
+        write_tensors(stored, {"texts": torch.cat(batches)})
+    texts = read_tensors(stored)["texts"]
     rows = network.get_submodule("_fc").weight.detach()
     return texts, F.normalize(rows - rows.mean(0), dim=-1)
 
