@@ -1,7 +1,7 @@
 """Pictures a second of fine-tuning: our trainer, a plain PyTorch loop, `transformers.Trainer`, and a bare step.
 
     python benchmarks/speed/finetune.py                      # ViT-B/16, this machine's CPU: 20 minutes on two cores
-    python benchmarks/speed/finetune.py --device cuda --batch-size 128 --steps 40 --block 20
+    python benchmarks/speed/finetune.py --device cuda --batch-size 128 --pictures 4000 --steps 40 --warmup 10 --block 20
     python benchmarks/speed/finetune.py --model tiny         # a minute: does it run at all?
 
 Every arm runs in a fresh process, the arms take turns, and that several times over; what is compared is the median.
@@ -68,6 +68,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
                 report["rounds"].append(row | asdict(timing))
                 rate = options.batch_size / median(timing.updates)
                 print(f"  round {number + 1}  {arm:<12} {precision:<8} {rate:8.2f} pictures/s", flush=True)
+                save(report, options.out)
         report["memory_mib"] = {}
         if options.epochs:
             small = make_model(room / "small", "tiny" if options.model == "tiny" else "small", options.seed)
@@ -77,10 +78,15 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
                 )
     report |= summary(report, options)
     print(table(report))
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(options.out, report)
+    save(report, options.out)
     return report
+
+
+def save(report: dict[str, Any], out: Path | None) -> None:
+    """What is known so far; a run that is stopped leaves its samples."""
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(out, report)
 
 
 def in_a_process(work: Callable[..., Any], *arguments: Any) -> Any:
@@ -120,7 +126,7 @@ def summary(report: dict[str, Any], options: argparse.Namespace) -> dict[str, An
         "slower_than_a_bare_step": median(pairs) - 1,
     }
     for cache, held in report["memory_mib"].items():
-        found[f"mib_an_epoch_with_cache_{cache}"] = slope(held[1:])
+        found[f"mib_an_epoch_with_cache_{cache}"] = slope(held[len(held) // 2 :])
     return found
 
 
@@ -150,7 +156,7 @@ def table(report: dict[str, Any]) -> str:
     for cache, held in report["memory_mib"].items():
         rise = report[f"mib_an_epoch_with_cache_{cache}"]
         lines.append(
-            f"memory, cache={cache}: {rise:+.2f} MiB an epoch from the second on; after each: "
+            f"memory, cache={cache}: {rise:+.2f} MiB an epoch over the second half; after each epoch: "
             + " ".join(f"{mib:.0f}" for mib in held)
         )
     return "\n".join(lines)
