@@ -41,7 +41,7 @@ def main() -> None:
     from gen2real import CompareConfig, compare, load_recipe
 
     name = "quick" if options.quick else "full"
-    recipe = HERE / "recipes" / f"{name}.yaml"
+    recipe = HERE.relative_to(ROOT) / "recipes" / f"{name}.yaml"
     config = load_recipe(recipe, {"compare": CompareConfig}, [f"output={options.output / name}"])
     assert isinstance(config, CompareConfig)
     table = compare(config, on_run=lambda line: print(line, file=sys.stderr, flush=True))
