@@ -15,7 +15,7 @@ from gen2real.methods.settings import ClassificationConfig
 from gen2real.models.classifier import TextInitialisedClassifier
 from gen2real.models.dual_encoder import DualEncoder
 from gen2real.training.run_folder import RunFolder
-from gen2real.training.trainer import FitReport, StepFunction, Trainer, parameter_groups
+from gen2real.training.trainer import BatchSource, FitReport, StepFunction, Trainer, parameter_groups
 
 
 def training_features(
@@ -50,7 +50,6 @@ def fit_head(
     quiet: bool = False,
 ) -> FitReport:
     """Trains head and bias on features of the frozen encoder, encoded once."""
-    optimizer, training, seed = config.optimizer, config.training, config.seed
     features = training_features(classifier.vision, data, seed=0)
     head = TextInitialisedClassifier(
         nn.Identity(),
@@ -58,28 +57,12 @@ def fit_head(
         classifier.head.bias.detach(),
         feature_mean=classifier.feature_mean,
     )
-    sampler = data.sampler(training.batch_size, seed)
-    rate = optimizer.head_lr or optimizer.lr
-    trainer = Trainer(
-        folder,
-        models={"classifier": head},
-        groups=parameter_groups(
-            {"head": (head, rate)},
-            weight_decay=optimizer.weight_decay,
-            decay_norms_and_biases=optimizer.decay_norms_and_biases,
-        ),
-        step=step,
-        batches=FeatureBatches(
-            features, [one.labels for one in data.sources], sampler, seed=seed, parts=training.accumulation
-        ),
-        steps=training.total_steps(sampler.steps_per_epoch),
-        optimizer=optimizer,
-        schedule=config.schedule,
-        training=training,
-        stage=stage,
-        quiet=quiet,
-    )
-    report = trainer.fit()
+    labels = [one.labels for one in data.sources]
+    sampler = data.sampler(config.training.batch_size, config.seed)
+    batches = FeatureBatches(features, labels, sampler, seed=config.seed, parts=config.training.accumulation)
+    rates = {"head": (head, config.optimizer.head_lr or config.optimizer.lr)}
+    steps = config.training.total_steps(sampler.steps_per_epoch)
+    report = _fit({"classifier": head}, rates, batches, steps, step, folder, config, stage=stage, quiet=quiet)
     with torch.no_grad():
         classifier.head.weight.copy_(head.head.weight)
         classifier.head.bias.copy_(head.head.bias)
@@ -98,29 +81,49 @@ def fit_encoder(
     quiet: bool = False,
 ) -> FitReport:
     """Trains on augmented pictures whatever requires a gradient in `models`; `rates` gives parts learning rates."""
-    optimizer, training, seed = config.optimizer, config.training, config.seed
+    training = config.training
     for model in models.values():
         training_mode(model, freeze_batch_norm=config.freeze_batch_norm)
-    sampler = data.sampler(training.batch_size, seed)
-    trainer = Trainer(
-        folder,
-        models=models,
-        groups=parameter_groups(
-            rates, weight_decay=optimizer.weight_decay, decay_norms_and_biases=optimizer.decay_norms_and_biases
-        ),
-        step=step,
-        batches=PictureBatches(data, sampler, seed=seed, parts=training.accumulation, workers=training.loader_workers),
-        steps=training.total_steps(sampler.steps_per_epoch),
-        optimizer=optimizer,
-        schedule=config.schedule,
-        training=training,
-        stage=stage,
-        quiet=quiet,
+    sampler = data.sampler(training.batch_size, config.seed)
+    batches = PictureBatches(
+        data, sampler, seed=config.seed, parts=training.accumulation, workers=training.loader_workers
     )
-    report = trainer.fit()
+    steps = training.total_steps(sampler.steps_per_epoch)
+    report = _fit(models, rates, batches, steps, step, folder, config, stage=stage, quiet=quiet)
     for model in models.values():
         model.eval()
     return report
+
+
+def _fit(
+    models: Mapping[str, nn.Module],
+    rates: Mapping[str, tuple[nn.Module, float]],
+    batches: BatchSource[Batch],
+    steps: int,
+    step: StepFunction[Batch],
+    folder: RunFolder,
+    config: ClassificationConfig,
+    *,
+    stage: str,
+    quiet: bool,
+) -> FitReport:
+    optimizer = config.optimizer
+    groups = parameter_groups(
+        rates, weight_decay=optimizer.weight_decay, decay_norms_and_biases=optimizer.decay_norms_and_biases
+    )
+    return Trainer(
+        folder,
+        models=models,
+        groups=groups,
+        step=step,
+        batches=batches,
+        steps=steps,
+        optimizer=optimizer,
+        schedule=config.schedule,
+        training=config.training,
+        stage=stage,
+        quiet=quiet,
+    ).fit()
 
 
 def training_mode(model: nn.Module, *, freeze_batch_norm: bool) -> None:
