@@ -28,11 +28,12 @@ ROOMS: dict[str, set[str]] = {
     "imagesets": {"errors", "files"},
     "models": {"errors", "files", "prompts", "imagesets"},
     "evaluation": ALL_ABOVE_LOSSES | {"losses"},
+    "curation": ALL_ABOVE_LOSSES | {"evaluation"},
     "training": {"errors", "files", "config"},
     "methods": ALL_ABOVE_LOSSES | {"losses", "evaluation", "training"},
     "comparison": ALL_ABOVE_LOSSES | {"losses", "evaluation", "training", "methods"},
     "doctor": {"errors"},
-    "cli": ALL_ABOVE_LOSSES | {"losses", "evaluation", "training", "methods", "comparison", "doctor"},
+    "cli": ALL_ABOVE_LOSSES | {"losses", "evaluation", "curation", "training", "methods", "comparison", "doctor"},
 }
 
 # Files that are part of the room of another.

@@ -8,7 +8,17 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from gen2real.config import Config, RecipeName, RecipePath, dump, load_recipe, nearest, parse_config, to_json
+from gen2real.config import (
+    Config,
+    RecipeName,
+    RecipePath,
+    differing_keys,
+    dump,
+    load_recipe,
+    nearest,
+    parse_config,
+    to_json,
+)
 from gen2real.errors import RecipeError
 
 
@@ -399,3 +409,9 @@ def test_config_is_light_to_import() -> None:
     code = "import sys, gen2real.config; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "numpy", "transformers", "pyarrow", "PIL", "rich"} & set(loaded)
+
+
+def test_keys_of_one_side_only_differ_too() -> None:
+    assert differing_keys({"a": {"b": 1}}, {"a": {"c": 2}}) == ["a.b: 1 → None", "a.c: None → 2"]
+    assert differing_keys({"a": {"b": 1}}, {"a": {"b": 1}}) == []
+    assert differing_keys({"a": None}, {"a": {"b": 1}}) == ["a: None → {'b': 1}"]

@@ -18,7 +18,17 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, Val
 
 from gen2real.recipe import KeyPath, Recipe, did_you_mean, dotted, nearest, read_recipe, recipe_error, shown, to_yaml
 
-__all__ = ["Config", "RecipeName", "RecipePath", "dump", "load_recipe", "nearest", "parse_config", "to_json"]
+__all__ = [
+    "Config",
+    "RecipeName",
+    "RecipePath",
+    "differing_keys",
+    "dump",
+    "load_recipe",
+    "nearest",
+    "parse_config",
+    "to_json",
+]
 
 ConfigType = TypeVar("ConfigType", bound="Config")
 
@@ -91,6 +101,18 @@ def dump(config: Config) -> str:
 def to_json(config: Config) -> dict[str, Any]:
     """The whole of `config` as JSON-like values: paths are strings, tuples are lists."""
     return config.model_dump(mode="json")
+
+
+def differing_keys(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """`key: old → new` for every leaf that differs between two nested mappings."""
+    changes = []
+    for key in sorted({*before, *now}):
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            changes += differing_keys(old, new, f"{prefix}{key}.")
+        elif old != new:
+            changes.append(f"{prefix}{key}: {old!r} → {new!r}")
+    return changes
 
 
 def _validate(config_type: type[ConfigType], recipe: Recipe, title: str) -> ConfigType:

@@ -13,7 +13,7 @@ import pytest
 from pictures import save, smooth
 from PIL import Image
 
-from gen2real.errors import UnreadablePictures
+from gen2real.errors import ImageSetError, UnreadablePictures
 from gen2real.imagesets import decoding
 from gen2real.imagesets.decoding import Unreadable, check_pictures, decode
 
@@ -248,3 +248,34 @@ def test_reading_a_picture_warns_of_nothing() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         decode(encoded(smooth(9, 9).quantize(), "PNG", transparency=bytes(9)))
+
+
+def test_flat_and_broken_pixels_are_blank_and_a_dot_is_not() -> None:
+    flat = np.full((40, 50, 3), 200, dtype=np.uint8)
+    assert decoding.is_blank(flat)
+    assert decoding.is_blank(flat.transpose(2, 0, 1) / 255.0)
+    assert decoding.is_blank(np.zeros((8, 8, 3), dtype=np.float32))
+    assert decoding.is_blank(np.empty((0, 0, 3), dtype=np.uint8))
+    grainy = flat + np.random.default_rng(0).integers(0, 3, flat.shape, dtype=np.uint8)
+    assert decoding.is_blank(grainy)
+    assert not decoding.is_blank(grainy, tolerance=0.5)
+    dotted = flat.copy()
+    dotted[3, 4:6] -= 128
+    assert not decoding.is_blank(dotted)
+    assert not decoding.is_blank(dotted.transpose(2, 0, 1))
+    one_channel = flat.copy()
+    one_channel[:20, :, 2] = 0
+    assert not decoding.is_blank(one_channel)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_one_value_that_is_no_number_makes_a_picture_blank(value: float) -> None:
+    pixels = np.random.default_rng(0).random((6, 5, 3), dtype=np.float32)
+    assert not decoding.is_blank(pixels)
+    pixels[2, 3, 1] = value
+    assert decoding.is_blank(pixels)
+
+
+def test_is_blank_names_the_shape_it_cannot_read() -> None:
+    with pytest.raises(ImageSetError, match=r"got shape \[8, 8\]"):
+        decoding.is_blank(np.zeros((8, 8)))

@@ -13,7 +13,7 @@ import pytest
 from gen2real.config import Config
 from gen2real.errors import CheckpointError, RecipeError
 from gen2real.files import read_json
-from gen2real.training.run_folder import RunFolder, differing_keys, environment
+from gen2real.training.run_folder import RunFolder, environment
 
 
 class Inner(Config):
@@ -69,12 +69,6 @@ def test_a_recipe_that_was_mended_before_anything_was_trained_is_taken(tmp_path:
     opened(tmp_path / "run", data=Path("pictures"))
     assert read_json(tmp_path / "run" / "recipe.json")["data"] == "pictures"
     assert "pictrues" not in (tmp_path / "run" / "recipe.yaml").read_text()
-
-
-def test_keys_of_one_side_only_differ_too() -> None:
-    assert differing_keys({"a": {"b": 1}}, {"a": {"c": 2}}) == ["a.b: 1 → None", "a.c: None → 2"]
-    assert differing_keys({"a": {"b": 1}}, {"a": {"b": 1}}) == []
-    assert differing_keys({"a": None}, {"a": {"b": 1}}) == ["a: None → {'b': 1}"]
 
 
 def test_a_moved_folder_is_still_its_recipes(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gen2real.imagesets.decoding import check_pictures as check_pictures
     from gen2real.imagesets.decoding import decode as decode
+    from gen2real.imagesets.decoding import is_blank as is_blank
     from gen2real.imagesets.hashing import hamming_distance as hamming_distance
     from gen2real.imagesets.hashing import perceptual_hash as perceptual_hash
     from gen2real.imagesets.importers import export_webdataset as export_webdataset
@@ -45,6 +46,7 @@ _WHERE = {
     "import_imagefolder": "importers",
     "import_table": "importers",
     "import_webdataset": "importers",
+    "is_blank": "decoding",
     "perceptual_hash": "hashing",
     "prefetch": "loading",
     "slug": "slugs",

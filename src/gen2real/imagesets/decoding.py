@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from gen2real.errors import ImageSetError, Offender, UnreadablePictures
@@ -106,6 +107,27 @@ def to_rgb(picture: Image.Image, background: Colour = WHITE) -> Image.Image:
         canvas = Image.new("RGBA", layers.size, (*background, 255))
         return Image.alpha_composite(canvas, layers).convert("RGB")
     return picture.convert("RGB")
+
+
+def is_blank(pixels: npt.NDArray[Any], *, tolerance: float = 1.0) -> bool:
+    """Whether a picture shows nothing: it holds NaN or infinity, or every channel is flat.
+
+    pixels: [H W C] or [C H W], C of 1 to 4; integers 0…255, or floating-point 0…1 as a generator gives them.
+    tolerance: the largest standard deviation of a flat channel, in levels of 255. One level is what an 8-bit codec
+        leaves of a plain colour; a dot of a thousandth of the area at half the range has four.
+
+    Raises: ImageSetError for an array of another shape.
+    """
+    if pixels.ndim != 3 or min(pixels.shape[0], pixels.shape[2]) > 4:
+        raise ImageSetError(f"is_blank takes pixels [H W C] or [C H W]; got shape {list(pixels.shape)}.")
+    if pixels.size == 0:
+        return True
+    floating = np.issubdtype(pixels.dtype, np.floating)
+    if floating and not np.isfinite(pixels).all():
+        return True
+    axes = (0, 1) if pixels.shape[2] <= 4 else (1, 2)
+    spread = pixels.std(axis=axes, dtype=np.float64).max() * (255 if floating else 1)
+    return bool(spread <= tolerance)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from gen2real.config import Config, dump, to_json
+from gen2real.config import Config, differing_keys, dump, to_json
 from gen2real.errors import RecipeError
 from gen2real.files import append_line, read_json, remove_leftovers, write_json, write_text
 
@@ -26,18 +26,6 @@ def environment() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
-
-
-def differing_keys(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """`key: old → new` for every leaf that differs between two nested mappings."""
-    changes = []
-    for key in sorted({*before, *now}):
-        old, new = before.get(key), now.get(key)
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            changes += differing_keys(old, new, f"{prefix}{key}.")
-        elif old != new:
-            changes.append(f"{prefix}{key}: {old!r} → {new!r}")
-    return changes
 
 
 class RunFolder:
