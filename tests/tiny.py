@@ -1,10 +1,13 @@
 """Tiny random checkpoints on disk, in the hub's own layout: stock transformers loads every one of them.
 
 The sizes differ wherever a careless program might take them for equal: projection, width, picture, patch, context.
+Stock diffusers loads the text-to-image pipelines.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,9 @@ from transformers import (
     CLIPConfig,
     CLIPImageProcessorPil,
     CLIPModel,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
     CLIPTokenizer,
     PreTrainedTokenizerFast,
     Siglip2Config,
@@ -36,19 +42,9 @@ def tiny_clip(folder: Path, *, seed: int = 0, image_size: int = IMAGE_SIZE, lega
 
     legacy_eos: the end-of-text id in the config is 2, as in old repositories, which pool at the largest id.
     """
-    vocabulary = [*_byte_letters(), "<|startoftext|>", "<|endoftext|>"]
-    ids = {token: index for index, token in enumerate(vocabulary)}
-    end = ids["<|endoftext|>"]
-    tokenizer = CLIPTokenizer(vocab=ids, merges=[], model_max_length=32)
+    tokenizer, text_config = _clip_text()
     config = CLIPConfig(
-        text_config={
-            **_layers(24),
-            "vocab_size": len(ids),
-            "max_position_embeddings": 32,
-            "bos_token_id": ids["<|startoftext|>"],
-            "eos_token_id": 2 if legacy_eos else end,
-            "pad_token_id": end,
-        },
+        text_config={**text_config, "eos_token_id": 2} if legacy_eos else text_config,
         vision_config={**_layers(32), "image_size": image_size, "patch_size": 8},
         projection_dim=20,
     )
@@ -105,6 +101,112 @@ def tiny_siglip2(folder: Path, *, seed: int = 0) -> Path:
     return _save(folder, _random(Siglip2Model, config, seed), tokenizer, processor)
 
 
+def tiny_stable_diffusion(folder: Path, *, seed: int = 0, text_seed: int | None = None) -> Path:
+    """A `StableDiffusionPipeline` that draws 32 px: latents of 4 × 16 × 16, a text tower of width 24, DDIM, no safety.
+
+    Every picture is different and none is plain; a step takes some ten milliseconds.
+    """
+    from diffusers import StableDiffusionPipeline
+
+    tokenizer, text_config = _clip_text()
+    text_encoder = _random(CLIPTextModel, CLIPTextConfig(**text_config), seed if text_seed is None else text_seed)
+    pipeline = StableDiffusionPipeline(
+        **_latent_diffusion(seed, {"cross_attention_dim": 24}),
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    return _save_pipeline(folder, pipeline)
+
+
+def tiny_stable_diffusion_xl(folder: Path, *, seed: int = 0) -> Path:
+    """A `StableDiffusionXLPipeline` that draws 32 px: two text towers, the second one's pooled embedding of 20."""
+    from diffusers import StableDiffusionXLPipeline
+
+    tokenizer, text_config = _clip_text()
+    towers = [
+        _random(kind, CLIPTextConfig(**text_config, projection_dim=20), seed + place)
+        for place, kind in enumerate([CLIPTextModel, CLIPTextModelWithProjection])
+    ]
+    conditions = {
+        "cross_attention_dim": 48,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": 20 + 6 * 8,
+    }
+    pipeline = StableDiffusionXLPipeline(
+        **_latent_diffusion(seed, conditions),
+        text_encoder=towers[0],
+        text_encoder_2=towers[1],
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        add_watermarker=False,
+    )
+    return _save_pipeline(folder, pipeline)
+
+
+def _latent_diffusion(seed: int, conditions: dict[str, Any]) -> dict[str, Any]:
+    """UNet, VAE and scheduler; random weights of diffusers' own size but where the text comes in."""
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        unet = UNet2DConditionModel(
+            sample_size=16,
+            block_out_channels=(8, 16),
+            layers_per_block=1,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            attention_head_dim=4,
+            norm_num_groups=4,
+            **conditions,
+        ).eval()
+        vae = AutoencoderKL(
+            block_out_channels=(8, 8),
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            latent_channels=4,
+            norm_num_groups=4,
+            sample_size=32,
+        ).eval()
+        with torch.no_grad():
+            for name, parameter in unet.named_parameters():
+                # With the small weights of the start the text would hardly be seen in the picture.
+                if "attn2" in name and parameter.dim() > 1:
+                    parameter.normal_(std=0.5)
+    scheduler = DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
+    )
+    return {"unet": unet, "vae": vae, "scheduler": scheduler}
+
+
+def _save_pipeline(folder: Path, pipeline: Any) -> Path:
+    from diffusers.utils import logging as diffusers_logging
+
+    diffusers_logging.disable_progress_bar()
+    with _no_progress_bar():
+        pipeline.save_pretrained(folder)
+    return folder
+
+
+def _clip_text() -> tuple[CLIPTokenizer, dict[str, Any]]:
+    """CLIP's tokenizer over single bytes, and the config of a text tower for it: width 24, texts of up to 32 tokens."""
+    vocabulary = [*_byte_letters(), "<|startoftext|>", "<|endoftext|>"]
+    ids = {token: index for index, token in enumerate(vocabulary)}
+    end = ids["<|endoftext|>"]
+    config = {
+        **_layers(24),
+        "vocab_size": len(ids),
+        "max_position_embeddings": 32,
+        "bos_token_id": ids["<|startoftext|>"],
+        "eos_token_id": end,
+        "pad_token_id": end,
+    }
+    return CLIPTokenizer(vocab=ids, merges=[], model_max_length=32), config
+
+
 def _layers(width: int) -> dict[str, Any]:
     return {"hidden_size": width, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4}
 
@@ -133,13 +235,19 @@ def _random(model_class: Any, config: Any, seed: int) -> Any:
 
 
 def _save(folder: Path, model: Any, tokenizer: Any, image_processor: Any) -> Path:
-    was_on = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
+    with _no_progress_bar():
         model.save_pretrained(folder)
-    finally:
-        if was_on:
-            logging.enable_progress_bar()
     tokenizer.save_pretrained(folder)
     image_processor.save_pretrained(folder)
     return folder
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    was_on = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_on:
+            logging.enable_progress_bar()
