@@ -2,6 +2,7 @@
 
 statistics.py      intervals, paired tests, several arms at once
 classification.py  accuracy, per class, calibration, confusions
+retrieval.py       pictures find texts and texts pictures: recall at k, median rank
 distances.py       Fréchet, kernel (KID), CMMD, modality gap, precision and recall
 two_sample.py      can a linear classifier tell two sets apart?
 gap.py             all of these between a generated and a real set, with a reading
@@ -24,6 +25,7 @@ from gen2real.evaluation.distances import (
 )
 from gen2real.evaluation.diversity import Diversity, direction, effective_rank, magnitude, measure_diversity
 from gen2real.evaluation.gap import ClassGap, GapReport, measure_gap
+from gen2real.evaluation.retrieval import Ranking, Retrieval, caption_positives, retrieval_metrics
 from gen2real.evaluation.statistics import (
     Interval,
     McNemar,
@@ -51,8 +53,11 @@ __all__ = [
     "ModalityGap",
     "PairedTest",
     "PrecisionRecall",
+    "Ranking",
+    "Retrieval",
     "TwoSampleTest",
     "bootstrap_interval",
+    "caption_positives",
     "classification_metrics",
     "cmmd",
     "direction",
@@ -69,6 +74,7 @@ __all__ = [
     "paired_bootstrap",
     "precision_recall",
     "proportion_interval",
+    "retrieval_metrics",
     "seed_interval",
     "two_sample_test",
 ]
