@@ -37,11 +37,12 @@ ROOMS: dict[str, set[str]] = {
 }
 
 # Files that are part of the room of another.
-PART_OF = {"recipe": "config", "cli_import": "cli", "__main__": "cli"}
+PART_OF = {"recipe": "config", "cli_import": "cli", "cli_curate": "cli", "__main__": "cli"}
 
 LOCKED = [
     "CompareConfig",
     "Config",
+    "CurateConfig",
     "FLYPConfig",
     "Gen2RealError",
     "ImageSet",
@@ -50,7 +51,9 @@ LOCKED = [
     "__version__",
     "blend_models",
     "compare",
+    "curate",
     "evaluate_model",
+    "evaluate_retrieval",
     "gap_between",
     "load_classifier",
     "load_dual_encoder",
@@ -218,7 +221,7 @@ def test_type_checkers_see_what_is_imported_late() -> None:
     assert seen == gen2real._EXPORTS
 
 
-@pytest.mark.parametrize("package", ["imagesets", "losses", "models", "evaluation", "training", "methods"])
+@pytest.mark.parametrize("package", ["imagesets", "losses", "models", "evaluation", "curation", "training", "methods"])
 def test_every_name_a_room_offers_is_there(package: str) -> None:
     room = importlib.import_module(f"gen2real.{package}")
     for name in getattr(room, "__all__", ()):

@@ -32,8 +32,13 @@ IMPORTS = ["--json", "--on-unreadable", "--origin", "--out", "--pictures"]
 COMMANDS = {
     "blend ORIGINAL TUNED": ["--alpha", "--evaluation", "--json", "--out", "--sweep"],
     "compare RECIPES": ["--against", "--json", "--output", "--seeds", "--set"],
+    "curate IMAGE_SET": [
+        "--duplicates", "--empty-classes", "--encoder", "--evaluation", "--json", "--keep-margin",
+        "--keep-real-likeness", "--keep-similarity", "--min-margin", "--min-similarity", "--name", "--real", "--safety",
+        "--set", "--trained-encoder", "--unsafe-labels",
+    ],
     "doctor": ["--json"],
-    "evaluate MODEL IMAGE_SET": ["--json", "--on-unreadable", "--prompts", "--templates"],
+    "evaluate MODEL IMAGE_SET": ["--json", "--on-unreadable", "--prompts", "--task", "--templates"],
     "export IMAGE_SET OUT": ["--json", "--shard-size"],
     "gap GENERATED REAL": ["--encoder", "--json", "--on-unreadable"],
     "import coco ANNOTATIONS FOLDER": [*IMPORTS, "--split"],
@@ -247,6 +252,7 @@ MISTAKES: list[tuple[str, str, str]] = [
     ("evaluate clip nowhere", "ImageSetError", "nowhere does not exist"),
     ("evaluate clip real --templates simpel", "RecipeError", "simple"),
     ("evaluate clip real --prompts nowhere.json", "", "nowhere.json"),
+    ("evaluate clip real --task retrieval --templates simple", "Gen2RealError", "retrieval reads the captions"),
     ("gap generated real --encoder nowhere", "ModelError", "nowhere"),
     ("export nowhere tars", "ImageSetError", "nowhere"),
     ("import imagefoldr x --out y", "UnknownCommandError", 'Did you mean "imagefolder"'),
@@ -443,6 +449,34 @@ def test_people_read_lines(place: Path) -> None:
     assert "oracle" in said
     assert said.splitlines()[-1] == "lines/blend: alpha 0.5"
     assert gen2real_("export", "real", "lines/tars").out == "lines/tars: 1 tar(s)\n"
+
+
+def test_retrieval(place: Path) -> None:
+    (place / "clip search").mkdir()
+    for number, name in enumerate(COLOURS):
+        Image.new("RGB", (40, 40), COLOURS[name]).save(place / "clip search" / f"{number}.png")
+    table = [f'{number}.png,"a {name} square"\n' for number, name in enumerate(COLOURS)]
+    (place / "captions.csv").write_text("".join(["path,caption\n", *table, '0.png,"like blood"\n']))
+    words = ("captions.csv", "--root", "clip search", "--caption-column", "caption", "--out", "captioned", "--json")
+    assert gen2real_("import", "table", *words).value["labelled"] == 0
+
+    # No labels: nothing else is meant.
+    done = gen2real_("evaluate", "clip", "captioned", "--json")
+    assert (done.code, done.err) == (0, "")
+    assert (done.value["image_to_text"]["queries"], done.value["image_to_text"]["gallery"]) == (4, 5)
+    assert (done.value["text_to_image"]["queries"], done.value["text_to_image"]["gallery"]) == (5, 4)
+    assert done.value["text_to_image"]["recall@5"]["mean"] == 1
+    assert gen2real_("evaluate", "clip", "captioned", "--task", "retrieval", "--json").value == done.value
+    refused = gen2real_("evaluate", "clip", "captioned", "--task", "classification", "--json")
+    assert (refused.code, refused.value["error"]) == (2, "ImageSetError")
+    assert "no classes to tell apart" in refused.value["message"]
+
+    # Labels and captions: classification unless it is asked for. The 16 pictures have four captions.
+    assert gen2real_("evaluate", "clip", "real", "--json").value["count"] == 16
+    said = gen2real_("evaluate", "clip", "real", "--task", "retrieval").out.splitlines()
+    assert re.fullmatch(r"measure +pictures → texts +texts → pictures *", said[0])
+    assert re.fullmatch(r"recall@1 +\d+\.\d % \[.*\], chance 25\.0 % +\d+\.\d % \[.*\], chance 25\.0 % *", said[1])
+    assert re.fullmatch(r"searched +16 among 4 +4 among 16 *", said[5])
 
 
 def test_a_run_without_real_pictures_speaks_of_generated_ones() -> None:

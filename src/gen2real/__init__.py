@@ -12,11 +12,14 @@ if TYPE_CHECKING:
     from gen2real.comparison import compare as compare
     from gen2real.config import Config as Config
     from gen2real.config import load_recipe as load_recipe
+    from gen2real.curation.curating import curate as curate
+    from gen2real.curation.settings import CurateConfig as CurateConfig
     from gen2real.errors import Gen2RealError as Gen2RealError
     from gen2real.imagesets import ImageSet as ImageSet
     from gen2real.methods import run as run
     from gen2real.methods.finished import blend_models as blend_models
     from gen2real.methods.finished import evaluate_model as evaluate_model
+    from gen2real.methods.finished import evaluate_retrieval as evaluate_retrieval
     from gen2real.methods.finished import gap_between as gap_between
     from gen2real.methods.settings import CompareConfig as CompareConfig
     from gen2real.methods.settings import FLYPConfig as FLYPConfig
@@ -30,6 +33,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "CompareConfig": "gen2real.methods.settings",
     "Config": "gen2real.config",
+    "CurateConfig": "gen2real.curation.settings",
     "FLYPConfig": "gen2real.methods.settings",
     "Gen2RealError": "gen2real.errors",
     "ImageSet": "gen2real.imagesets",
@@ -37,7 +41,9 @@ _EXPORTS = {
     "SoupConfig": "gen2real.methods.settings",
     "blend_models": "gen2real.methods.finished",
     "compare": "gen2real.comparison",
+    "curate": "gen2real.curation.curating",
     "evaluate_model": "gen2real.methods.finished",
+    "evaluate_retrieval": "gen2real.methods.finished",
     "gap_between": "gen2real.methods.finished",
     "load_classifier": "gen2real.models",
     "load_dual_encoder": "gen2real.models",

@@ -18,6 +18,7 @@ from gen2real.errors import Gen2RealError
 
 if TYPE_CHECKING:
     from gen2real.evaluation.classification import Classification
+    from gen2real.evaluation.retrieval import Retrieval
     from gen2real.methods.result import Result
     from gen2real.methods.settings import CompareConfig
 
@@ -32,6 +33,7 @@ app = App(
 )
 
 app.command("gen2real.cli_import:imports", name="import", help="Make an image set of pictures you have.")
+app.command("gen2real.cli_curate:curate", name="curate", help="Score, deduplicate, check for leaks and filter a set.")
 
 Json = Annotated[
     bool, Parameter(name="--json", help="one JSON object on standard output, for programs", show_default=False)
@@ -167,9 +169,13 @@ def blend(
 @app.command
 def evaluate(
     model: Annotated[str, Parameter(help="a model folder, or a dual encoder by hub name or folder (zero-shot)")],
-    image_set: Annotated[Path, Parameter(help="a labelled image set")],
+    image_set: Annotated[Path, Parameter(help="an image set with labels, or with captions")],
     /,
     *,
+    task: Annotated[
+        Literal["classification", "retrieval"] | None,
+        Parameter(help="[default: classification, or retrieval where there are captions and no labels]"),
+    ] = None,
     templates: Annotated[
         str | None, Parameter(help="zero-shot: prompts by name, as imagenet-80 [default: simple]")
     ] = None,
@@ -177,13 +183,26 @@ def evaluate(
     on_unreadable: Policy = "error",
     json: Json = False,
 ) -> None:
-    """Measure a model on an image set: top-1 and top-5 with intervals, per class, calibration, confusions."""
-    from gen2real.imagesets import ImageSet
-    from gen2real.methods.finished import evaluate_model
+    """Measure a model on an image set, with intervals.
 
-    found = evaluate_model(
-        model, ImageSet.read(image_set), templates=templates, file=prompts, on_unreadable=on_unreadable
-    )
+    Classification: top-1 and top-5, per class, calibration, confusions.
+
+    Retrieval, from pictures to captions and back: recall at 1, 5 and 10, median rank.
+    """
+    from gen2real.imagesets import ImageSet
+    from gen2real.methods.finished import evaluate_model, evaluate_retrieval, task_of
+
+    measured = ImageSet.read(image_set)
+    if (task or task_of(measured)) == "retrieval":
+        if templates is not None or prompts is not None:
+            raise Gen2RealError("--templates and --prompts are for classification; retrieval reads the captions")
+        ranked = evaluate_retrieval(model, measured, on_unreadable=on_unreadable)
+        if json:
+            _say(ranked.to_json(), "", json)
+        else:
+            _print_retrieval(ranked)
+        return
+    found = evaluate_model(model, measured, templates=templates, file=prompts, on_unreadable=on_unreadable)
     if json:
         _say(found.to_json(), "", json)
     else:
@@ -396,6 +415,17 @@ def _print_classification(found: Classification) -> None:
         print()
         rows = [[one.true_name, one.predicted_name, str(one.count)] for one in found.confusions[:10]]
         _print_table(["true", "taken for", "times"], rows)
+
+
+def _print_retrieval(found: Retrieval) -> None:
+    both = found.image_to_text, found.text_to_image
+    lines = [
+        [f"recall@{k}", *(f"{one.recall[k].percent()}, chance {100 * one.chance[k]:.1f} %" for one in both)]
+        for k in both[0].recall
+    ]
+    lines.append(["median rank", *(f"{one.median_rank:g}" for one in both)])
+    lines.append(["searched", *(f"{one.queries} among {one.gallery}" for one in both)])
+    _print_table(["measure", "pictures → texts", "texts → pictures"], lines)
 
 
 def _told(result: Result) -> str:

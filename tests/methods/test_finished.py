@@ -14,10 +14,18 @@ from small_runs import TEMPLATES, World, run
 
 from gen2real.errors import ImageSetError, ModelError, UnreadablePictures
 from gen2real.evaluation.gap import measure_gap
+from gen2real.evaluation.retrieval import retrieval_metrics
 from gen2real.files import read_json, read_tensors
 from gen2real.imagesets import ImageSet
 from gen2real.imagesets.loading import Pictures
-from gen2real.methods.finished import blend_models, evaluate_model, gap_between, open_classifier
+from gen2real.methods.finished import (
+    blend_models,
+    evaluate_model,
+    evaluate_retrieval,
+    gap_between,
+    open_classifier,
+    task_of,
+)
 from gen2real.methods.result import Result
 from gen2real.models.dual_encoder import load_dual_encoder
 from gen2real.models.folder import load_classifier, save_classifier
@@ -121,6 +129,56 @@ def test_unreadable_pictures_stop_it_or_are_left_out(world: World, tuned: Tuned,
         evaluate_model(tuned.model, torn)
     with pytest.warns(UserWarning, match="1 of 8 picture"):
         assert evaluate_model(tuned.model, torn, on_unreadable="skip").count == 7
+
+
+def captioned(root: Path, world: World, captions: list[list[str]], **changes: Any) -> ImageSet:
+    """The first pictures of the real set, under other captions and without labels."""
+    rows = [
+        {"id": str(place), "path": str(real(world).paths[place]), "captions": own, "kept": True}
+        for place, own in enumerate(captions)
+    ]
+    return ImageSet.write(root, [{**row, **changes} for row in rows], [])
+
+
+def test_retrieval_by_a_dual_encoder(world: World, tmp_path: Path) -> None:
+    captions = [["red", "a rose"], ["RED "], ["green"], ["blue", "the sea", "the sky"]]
+    found = evaluate_retrieval(str(world.clip), captioned(tmp_path, world, captions))
+    encoder = load_dual_encoder(world.clip)
+    image = encoder.encode_image(pixels_of(real(world).select(range(4)), encoder)).detach().numpy()
+    text = encoder.encode_text(["red", "a rose", "green", "blue", "the sea", "the sky"]).detach().numpy()
+    scores = (image / np.linalg.norm(image, axis=1)[:, None]) @ (text / np.linalg.norm(text, axis=1)[:, None]).T
+    own = [[0, 1], [0], [2], [3, 4, 5]]
+    ranks = [1 + sum(row > row[mine].max()) for row, mine in zip(scores, own, strict=True)]
+    assert found.image_to_text.ranks.tolist() == ranks
+    of = [[0, 1], [0], [2], [3], [3], [3]]
+    ranks = [1 + sum(column > column[mine].max()) for column, mine in zip(scores.T, of, strict=True)]
+    assert found.text_to_image.ranks.tolist() == ranks
+
+
+def test_retrieval_by_a_tuned_model_uses_its_image_tower(world: World, tuned: Tuned) -> None:
+    found = evaluate_retrieval(tuned.model, real(world))
+    encoder = load_classifier(tuned.model).encoder
+    image = encoder.encode_image(pixels_of(real(world), encoder)).detach()
+    text = encoder.encode_text([f"a {name} square" for name in COLOURS]).detach()
+    by_hand = retrieval_metrics(image, text, torch.stack([torch.arange(16), torch.arange(4).repeat_interleave(4)], 1))
+    assert found.to_json() == by_hand.to_json()
+    assert (found.image_to_text.gallery, found.text_to_image.gallery) == (4, 16)
+
+
+def test_pictures_without_captions_are_left_out(world: World, tmp_path: Path) -> None:
+    some = captioned(tmp_path / "some", world, [["red"], [], ["green"], [" "], ["blue"]])
+    with pytest.warns(UserWarning, match=r"2 of 5 picture\(s\) have no caption"):
+        assert evaluate_retrieval(world.clip, some).text_to_image.gallery == 3
+    with pytest.raises(ImageSetError, match="has no captions on its 2 kept"):
+        evaluate_retrieval(world.clip, captioned(tmp_path / "none", world, [[], []]))
+    with pytest.raises(ImageSetError, match="has no captions on its 0 kept"):
+        evaluate_retrieval(world.clip, captioned(tmp_path / "left out", world, [["red"]], kept=False))
+
+
+def test_what_a_set_is_measured_by(world: World, tmp_path: Path) -> None:
+    assert task_of(real(world)) == "classification"
+    assert task_of(captioned(tmp_path / "captions", world, [["red"], []])) == "retrieval"
+    assert task_of(captioned(tmp_path / "nothing", world, [[], []])) == "classification"
 
 
 def ends(world: World, tuned: Tuned) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:

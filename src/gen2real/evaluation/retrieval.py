@@ -169,9 +169,10 @@ def _share(hits: Tensor, picture: Int[Tensor, " q"]) -> Interval:
 def _chance(positives: Int[Tensor, " q"], gallery: int, k: int) -> float:
     """The mean probability that one of p positives is among the first k of a random order: 1 − C(g−p, k) / C(g, k)."""
     k = min(k, gallery)
+    orders = math.comb(gallery, k)
     numbers, times = positives.unique(return_counts=True)
-    missed = [math.comb(gallery - p, k) / math.comb(gallery, k) for p in numbers.tolist()]
-    return 1 - sum(share * count for share, count in zip(missed, times.tolist(), strict=True)) / len(positives)
+    found = [(orders - math.comb(gallery - p, k)) / orders for p in numbers.tolist()]
+    return sum(share * count for share, count in zip(found, times.tolist(), strict=True)) / len(positives)
 
 
 def _unit(features: Tensor) -> Tensor:

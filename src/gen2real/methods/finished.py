@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from gen2real.errors import ImageSetError, ModelError
 from gen2real.evaluation.classification import Classification, classification_metrics
 from gen2real.evaluation.features import FeatureCache, cached_views
 from gen2real.evaluation.gap import GapReport, measure_gap
+from gen2real.evaluation.retrieval import Retrieval, caption_positives, retrieval_metrics
 from gen2real.imagesets.loading import Pictures
 from gen2real.imagesets.manifest import ClassName, ImageSet
 from gen2real.imagesets.slugs import unique_slugs
@@ -70,9 +72,52 @@ def evaluate_model(
 
     Raises: ModelError; ImageSetError for classes the model does not know and for pictures without a label.
     """
+    if not image_set.classes:
+        raise ImageSetError(
+            f"{image_set.manifest} has no classes to tell apart. Import it from a folder per class or with a label "
+            "column; by captions it is measured with --task retrieval (`evaluate_retrieval`)."
+        )
     loaded = open_classifier(model, image_set.class_names, templates=templates, file=file)
     logits, labels = _answers(loaded, image_set, on_unreadable)
     return classification_metrics(logits, torch.from_numpy(labels), loaded.class_names)
+
+
+def task_of(image_set: ImageSet) -> Literal["classification", "retrieval"]:
+    """What a set is measured by unless told otherwise: retrieval if it has captions and no label at all."""
+    captioned = any(image_set.captions) and not (image_set.labels >= 0).any()
+    return "retrieval" if captioned else "classification"
+
+
+def evaluate_retrieval(model: str | Path, image_set: ImageSet, *, on_unreadable: str = "error") -> Retrieval:
+    """Recall at 1, 5 and 10 and median rank between a set's pictures and their captions, in both directions.
+
+    Args:
+        model: a dual encoder by hub name or folder. A classifier's model folder is one too: its tuned image tower
+            with the text tower it came with; the head takes no part.
+        image_set: with captions, one or several a picture. Equal captions are one text (`caption_positives`).
+            Pictures without a caption are left out with a warning: whether a text is theirs as well is not known.
+
+    Raises: ModelError; ImageSetError where no picture has a caption; UnreadablePictures.
+    """
+    kept = image_set.kept()
+    captioned = [place for place, own in enumerate(kept.captions) if any(caption.strip() for caption in own)]
+    if not captioned:
+        raise ImageSetError(
+            f"{image_set.manifest} has no captions on its {len(kept)} kept picture(s), and retrieval searches by them. "
+            "Import them with gen2real import coco, or gen2real import table --caption-column NAME."
+        )
+    if len(captioned) < len(kept):
+        without = len(kept) - len(captioned)
+        warnings.warn(f"{without} of {len(kept)} picture(s) have no caption and are left out.", stacklevel=2)
+    encoder = load_dual_encoder(model)
+    pictures = Pictures(kept.select(captioned), encoder.preprocess, on_unreadable=on_unreadable)  # type: ignore[arg-type]
+    texts, positives = caption_positives(pictures.image_set.captions)
+    if not texts:
+        raise ImageSetError(f"{image_set.manifest} has no picture with a caption that can be read.")
+    image = cached_views(encoder.vision, pictures, views=1, seed=0, cache=FeatureCache())[0]
+    with torch.no_grad():
+        text = encoder.encode_text(texts).float().cpu()
+    return retrieval_metrics(image, text, positives)
 
 
 @dataclass(frozen=True)
