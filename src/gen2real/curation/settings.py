@@ -46,7 +46,6 @@ class CurateConfig(Config):
     unsafe_labels: tuple[str, ...] = Field((), description="of that model; none: those with a word such as nsfw")
     max_unsafe: float = Field(0.5, ge=0, le=1, description="probability of the unsafe labels that is still kept")
     empty_classes: Literal["error", "warn"] = "error"
-    batch_size: int = Field(64, ge=1)
 
     @field_validator("name")
     @classmethod

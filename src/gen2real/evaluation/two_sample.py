@@ -105,15 +105,25 @@ def check_pair(generated: Float[Tensor, "n d"], real: Float[Tensor, "m d"]) -> N
 
 def _held_out_scores(train: Float[Tensor, "2 n d"], test: Float[Tensor, "2 k d"], l2: float) -> Float[Tensor, "2 k"]:
     """Log-odds for "generated" of the test rows."""
-    rows = train.flatten(0, 1)
+    return linear_log_odds(train[0], train[1], test.flatten(0, 1), l2=l2).unflatten(0, test.shape[:2])
+
+
+def linear_log_odds(
+    first: Float[Tensor, "n d"], second: Float[Tensor, "m d"], test: Float[Tensor, "k d"], *, l2: float = 1.0
+) -> Float[Tensor, " k"]:
+    """Log-odds that each row of `test` is of the kind of `first` and not of `second`, by `fit_logistic` on those two.
+
+    All are standardised by the mean and deviation of the two kinds' rows. float64. Balanced only if N = M.
+    """
+    rows, held_out = torch.cat([first, second]).double(), test.double()
     constant = rows.amax(dim=0) == rows.amin(dim=0)
     mean, deviation = rows.mean(dim=0), rows.std(dim=0).masked_fill(constant, 1.0)
-    rows, held_out = (rows - mean) / deviation, (test - mean) / deviation
+    rows, held_out = (rows - mean) / deviation, (held_out - mean) / deviation
     if rows.shape[1] > rows.shape[0]:
         # The optimum lies in the span of the training rows: solve there, in fewer dimensions.
         basis = torch.linalg.qr(rows.T).Q
         rows, held_out = rows @ basis, held_out @ basis
-    target = torch.cat([torch.ones(train.shape[1]), torch.zeros(train.shape[1])]).double()
+    target = torch.cat([torch.ones(len(first)), torch.zeros(len(second))]).double()
     weight, bias = fit_logistic(rows, target, l2)
     return held_out @ weight + bias
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from gen2real.imagesets.decoding import is_blank as is_blank
     from gen2real.imagesets.hashing import hamming_distance as hamming_distance
     from gen2real.imagesets.hashing import perceptual_hash as perceptual_hash
+    from gen2real.imagesets.hashing import perceptual_hash_views as perceptual_hash_views
     from gen2real.imagesets.importers import export_webdataset as export_webdataset
     from gen2real.imagesets.importers import import_coco as import_coco
     from gen2real.imagesets.importers import import_coop as import_coop
@@ -48,6 +49,7 @@ _WHERE = {
     "import_webdataset": "importers",
     "is_blank": "decoding",
     "perceptual_hash": "hashing",
+    "perceptual_hash_views": "hashing",
     "prefetch": "loading",
     "slug": "slugs",
     "unique_slugs": "slugs",
