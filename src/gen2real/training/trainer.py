@@ -20,9 +20,9 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from gen2real.errors import NonFiniteLoss, RecipeError
+from gen2real.progress import WorkProgress
 from gen2real.training import checkpoint, schedules
 from gen2real.training.memory import keep_freed_memory
-from gen2real.training.progress import TrainingProgress
 from gen2real.training.run_folder import RunFolder
 from gen2real.training.settings import OptimizerSettings, ScheduleSettings, TrainingSettings
 
@@ -120,8 +120,13 @@ class Trainer(Generic[B]):
         """Trains to the last update, from the newest whole checkpoint if there is one."""
         start, before, pictures = self._resume()
         began = time.monotonic()
-        with TrainingProgress(
-            self.stage, start=start, steps=self.steps, pictures=self._settings.batch_size, quiet=self._is_quiet
+        with WorkProgress(
+            self.stage,
+            start=start,
+            total=self.steps,
+            unit="updates",
+            pictures=self._settings.batch_size,
+            quiet=self._is_quiet,
         ) as progress:
             for number, parts in zip(range(start, self.steps), self._batches(range(start, self.steps)), strict=True):
                 rate = self._set_learning_rates(number)
@@ -129,7 +134,7 @@ class Trainer(Generic[B]):
                 done = number + 1
                 pictures += sum(part.rows for part in parts)
                 seconds = before + time.monotonic() - began
-                progress.update(done, terms["loss"])
+                progress.update(done, f"loss {terms['loss']:.4f}")
                 self._log(done, {**terms, "learning_rate": rate, "seconds": seconds})
                 if done % self._settings.checkpoint_every == 0 or done == self.steps:
                     self._save(done, seconds, pictures)

@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a bar with pictures per second and the time left, also after a resume."""
+"""What a person sees while work goes on: a bar with pictures per second and the time left, also after a resume."""
 
 from __future__ import annotations
 
@@ -10,16 +10,27 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 
-class TrainingProgress:
-    """A bar over updates. Speed and time left come from this session's updates only; the count includes earlier ones.
+class WorkProgress:
+    """A bar over units of work. Speed and time left come from this session's only; the count includes earlier ones.
 
     Where the error stream is not a terminal, a line is printed every `interval` seconds instead.
+
+    start, total: units done before, and in all. unit: their name. pictures: how many there are in one of them.
     """
 
     def __init__(
-        self, title: str, *, start: int, steps: int, pictures: int, quiet: bool, interval: float = 30.0
+        self,
+        title: str,
+        *,
+        start: int,
+        total: int,
+        unit: str = "pictures",
+        pictures: int = 1,
+        quiet: bool,
+        interval: float = 30.0,
     ) -> None:
-        self._title, self._start, self._steps, self._pictures = title, start, steps, pictures
+        self._title, self._start, self._total = title, start, total
+        self._unit, self._pictures = unit, pictures
         console = Console(stderr=True, quiet=quiet)
         self._plain = None if quiet or console.is_terminal else console
         self._interval = interval
@@ -33,7 +44,7 @@ class TrainingProgress:
             console=console,
             disable=quiet or not console.is_terminal,
         )
-        self._task = self._bar.add_task(title, total=steps, completed=start, speed="")
+        self._task = self._bar.add_task(title, total=total, completed=start, speed="")
 
     def __enter__(self) -> Self:
         self._began = self._told = time.monotonic()
@@ -45,16 +56,16 @@ class TrainingProgress:
     ) -> None:
         self._bar.stop()
 
-    def update(self, done: int, loss: float) -> None:
-        """After update number `done`, whose loss was `loss`."""
+    def update(self, done: int, note: str = "") -> None:
+        """After unit number `done`; `note` is what else there is to say, such as the loss."""
         now = time.monotonic()
         rate = (done - self._start) * self._pictures / max(now - self._began, 1e-9)
-        self._bar.update(self._task, completed=done, speed=f"{rate:,.1f} pictures/s  loss {loss:.4f}")
-        if self._plain is not None and (now - self._told > self._interval or done == self._steps):
-            left = (self._steps - done) * self._pictures / max(rate, 1e-9)
+        self._bar.update(self._task, completed=done, speed=f"{rate:,.1f} pictures/s  {note}".rstrip())
+        if self._plain is not None and (now - self._told > self._interval or done == self._total):
+            left = (self._total - done) * self._pictures / max(rate, 1e-9)
             self._told = now
             self._plain.print(
-                f"{self._title}: {done}/{self._steps} updates, {rate:,.1f} pictures/s, "
-                f"loss {loss:.4f}, {left:,.0f} s left",
+                f"{self._title}: {done}/{self._total} {self._unit}, {rate:,.1f} pictures/s, "
+                f"{note}{', ' if note else ''}{left:,.0f} s left",
                 highlight=False,
             )

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from gen2real.training import progress as module
-from gen2real.training.progress import TrainingProgress
+from gen2real import progress as module
+from gen2real.progress import WorkProgress
 
 
 class Clock:
@@ -29,10 +29,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def test_without_a_terminal_a_line_now_and_then(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
-    with TrainingProgress("encoder", start=0, steps=10, pictures=8, quiet=False, interval=30) as bar:
+    with WorkProgress("encoder", start=0, total=10, unit="updates", pictures=8, quiet=False, interval=30) as bar:
         for done in range(1, 11):
             clock.now += 10.0
-            bar.update(done, 0.5)
+            bar.update(done, "loss 0.5000")
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [
@@ -45,16 +45,16 @@ def test_without_a_terminal_a_line_now_and_then(clock: Clock, capsys: pytest.Cap
 def test_after_a_resume_only_this_sessions_updates_make_the_speed(
     clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with TrainingProgress("encoder", start=900, steps=1000, pictures=64, quiet=False, interval=0.5) as bar:
+    with WorkProgress("encoder", start=900, total=1000, unit="updates", pictures=64, quiet=False, interval=0.5) as bar:
         clock.now += 2.0
-        bar.update(901, 1.25)
+        bar.update(901, "loss 1.2500")
     assert capsys.readouterr().err == "encoder: 901/1000 updates, 32.0 pictures/s, loss 1.2500, 198 s left\n"
 
 
 def test_quiet_is_quiet(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
-    with TrainingProgress("encoder", start=0, steps=1, pictures=8, quiet=True, interval=0) as bar:
+    with WorkProgress("encoder", start=0, total=1, unit="updates", pictures=8, quiet=True, interval=0) as bar:
         clock.now += 1
-        bar.update(1, 0.5)
+        bar.update(1, "loss 0.5000")
     assert capsys.readouterr() == ("", "")
 
 
@@ -65,9 +65,9 @@ def test_in_a_terminal_the_bar_begins_where_the_run_stands(clock: Clock, monkeyp
         return Console(file=screen, force_terminal=True, width=140, quiet=settings["quiet"], color_system=None)
 
     monkeypatch.setattr(module, "Console", terminal)
-    with TrainingProgress("encoder", start=900, steps=1000, pictures=64, quiet=False) as bar:
+    with WorkProgress("encoder", start=900, total=1000, unit="updates", pictures=64, quiet=False) as bar:
         clock.now += 2.0
-        bar.update(950, 1.25)
+        bar.update(950, "loss 1.2500")
         tasks = bar._bar.tasks
         assert (tasks[0].completed, tasks[0].total) == (950, 1000)
         bar._bar.refresh()
@@ -78,8 +78,15 @@ def test_in_a_terminal_the_bar_begins_where_the_run_stands(clock: Clock, monkeyp
     assert "updates," not in shown, "a terminal gets the bar, not the lines"
 
 
+def test_pictures_are_the_unit_where_nothing_else_is_said(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with WorkProgress("drawing", start=90, total=100, quiet=False) as bar:
+        clock.now += 40.0
+        bar.update(94)
+    assert capsys.readouterr().err == "drawing: 94/100 pictures, 0.1 pictures/s, 60 s left\n"
+
+
 def test_the_bar_is_put_away_when_training_fails(clock: Clock) -> None:
-    bar = TrainingProgress("encoder", start=0, steps=2, pictures=8, quiet=False)
+    bar = WorkProgress("encoder", start=0, total=2, unit="updates", pictures=8, quiet=False)
     with pytest.raises(ArithmeticError), bar:
         raise ArithmeticError
     assert not bar._bar.live.is_started
