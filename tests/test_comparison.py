@@ -206,7 +206,13 @@ def test_the_three_files_say_the_same(world: World) -> None:
     assert set(stored["rows"][1]) == {
         "arm", "reading", "seeds", "real_top1", "real_top1_over_seeds", "generated_top1", "generated_pictures_are",
         "against", "transductive_top1", "training_seconds_a_seed", "note",
+        "runs",
     }  # fmt: skip
+    for row in stored["rows"]:
+        folders = [world.output / folder for folder in row["runs"].values()]
+        right = [Result.read(folder).correct(row["reading"]).mean() for folder in folders]
+        assert np.mean(right) == pytest.approx(row["real_top1"]["mean"])
+    assert "plain, blended" in (world.output / "recipe.yaml").read_text()
     assert set(stored["rows"][1]["against"]["zero-shot"]) >= {"difference", "low", "high", "p_value", "p_value_holm"}
     lines = list(csv.DictReader((world.output / "table.csv").read_text().splitlines()))
     assert [line["arm"] for line in lines] == list(world.config.arms)

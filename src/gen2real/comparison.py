@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gen2real.config import load_recipe, nearest, to_json
+from gen2real.config import dump, load_recipe, nearest, to_json
 from gen2real.errors import Gen2RealError, RecipeError
 from gen2real.evaluation.statistics import (
     Interval,
@@ -45,6 +45,7 @@ class Row:
 
     transductive: the same reading with statistics of the unlabelled real pictures, by what they are of.
     seconds: of training, a seed; a soup's are those of its ingredients together.
+    runs: each seed's run folder, named from the comparison's.
     """
 
     arm: str
@@ -58,6 +59,7 @@ class Row:
     transductive: Mapping[str, Interval]
     seconds: float
     note: str
+    runs: Mapping[int, str]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; the keys are stable."""
@@ -75,6 +77,7 @@ class Row:
             "transductive_top1": {name: found.to_json() for name, found in self.transductive.items()},
             "training_seconds_a_seed": self.seconds,
             "note": self.note,
+            "runs": {str(seed): folder for seed, folder in self.runs.items()},
         }
 
 
@@ -147,7 +150,7 @@ class Table:
 
 
 def compare(config: CompareConfig, *, quiet: bool = False, on_run: Callable[[str], None] | None = None) -> Table | None:
-    """Runs what is not run yet, and writes table.json, table.csv and table.md into the output folder.
+    """Runs what is not run yet, and writes table.json, table.csv, table.md and recipe.yaml into the output folder.
 
     Arms whose trainings are equal share them; a comparison that was interrupted goes on where it was. Every
     arm's recipe, sets and reading are checked before the first run.
@@ -181,6 +184,7 @@ def compare(config: CompareConfig, *, quiet: bool = False, on_run: Callable[[str
                 results[name, seed] = _soup(config, arm.soup, folders)
                 seconds[name, seed] = sum({results[place].folder: seconds[place] for place in ingredients}.values())
     table = _table(config, results, seconds)
+    write_text(config.output / "recipe.yaml", dump(config))
     write_json(config.output / "table.json", table.to_json())
     write_text(config.output / "table.csv", table.comma_separated())
     write_text(config.output / "table.md", table.markdown())
@@ -319,6 +323,11 @@ def _table(config: CompareConfig, results: Mapping[Place, Result], seconds: Mapp
                 },
                 seconds=float(np.mean([spent for (arm, _), spent in seconds.items() if arm == name])),
                 note=config.arms[name].note,
+                runs={
+                    seed: result.folder.relative_to(config.output).as_posix()
+                    for (arm, seed), result in results.items()
+                    if arm == name
+                },
             )
         )
     return Table(tuple(rows), config.against)

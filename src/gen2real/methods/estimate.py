@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -26,6 +24,7 @@ from gen2real.imagesets import ImageSet
 from gen2real.methods import METHODS
 from gen2real.methods.classification_data import ClassificationData
 from gen2real.methods.settings import ClassificationConfig, RegFTConfig
+from gen2real.training.memory import peak_memory
 from gen2real.training.run_folder import RunFolder
 
 _UPDATES = 3
@@ -99,7 +98,7 @@ def estimate(config: Config) -> Estimate:
     updates = config.training.total_steps(data.sampler(config.training.batch_size, config.seed).steps_per_epoch)
     encoded = _encoded(config, data, frozen=rehearsal.frozen_encoder)
     model = sum(value.nbytes for value in rehearsal.encoder.state_dict().values()) if config.save_model else 0
-    peak, of = _peak_memory()
+    peak, of = peak_memory()
     return Estimate(
         pictures=sum(len(one.pictures) for one in data.sources),
         held_out=sum(len(one.pictures) for one in data.held_out),
@@ -164,13 +163,6 @@ def _own_cache(folder: Path) -> Iterator[None]:
             del os.environ["GEN2REAL_CACHE"]
         else:
             os.environ["GEN2REAL_CACHE"] = before
-
-
-def _peak_memory() -> tuple[float, str]:
-    if torch.cuda.is_available():
-        return float(torch.cuda.max_memory_allocated()), "GPU"
-    unit = 1 if sys.platform == "darwin" else 1024
-    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit), "main"
 
 
 def _existing(path: Path) -> Path:

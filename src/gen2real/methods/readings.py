@@ -16,6 +16,7 @@ from gen2real.evaluation.classification import Classification, classification_me
 from gen2real.evaluation.diversity import measure_diversity
 from gen2real.evaluation.features import FeatureCache, cached_views, encode_pictures
 from gen2real.evaluation.gap import measure_gap
+from gen2real.evaluation.projection import common_plane, sample_rows
 from gen2real.methods.classification_data import ClassificationData, LabelledPictures
 from gen2real.methods.result import best_answers
 from gen2real.methods.settings import EnsembleSettings
@@ -31,6 +32,7 @@ class Readings:
 
     summary: dict[str, Any] = field(default_factory=dict)
     answers: dict[str, Tensor] = field(default_factory=dict)
+    plane: dict[str, Tensor] = field(default_factory=dict)
     saved_alpha: float = 0.5
 
 
@@ -108,6 +110,7 @@ def measure(
         _read(readings, found.answers, "real", real, outputs)
         found.answers |= {f"real.alpha={alpha:g}": best_answers(real_logits[alpha]) for alpha in alphas}
         diversity["real"] = {name: measure_diversity(real_features[a]).to_json() for name, a in _ENDS.items()}
+        found.plane = plane_of(features, real_features, frozen=frozen_encoder)
         if with_gap:
             gap = {name: measure_gap(features[a], real_features[a]).to_json() for name, a in _ENDS.items()}
 
@@ -123,6 +126,22 @@ def measure(
 
 
 _ENDS = {"zero_shot": 0.0, "tuned": 1.0}
+_MAP_POINTS = 600
+
+
+def plane_of(generated: Mapping[float, Tensor], real: Mapping[float, Tensor], *, frozen: bool) -> dict[str, Tensor]:
+    """`Result.plane` of features [N D] before (0.0) and, unless the encoder is frozen, after tuning (1.0)."""
+    rows = {side: sample_rows(len(one[0.0]), _MAP_POINTS) for side, one in (("generated", generated), ("real", real))}
+    ends = {"zero_shot": 0.0} if frozen else _ENDS
+    found = common_plane(
+        {
+            f"{side}.{end}": one[alpha][rows[side].long()]
+            for end, alpha in ends.items()
+            for side, one in (("generated", generated), ("real", real))
+        }
+    )
+    shares = {"explained": torch.tensor(found.explained)}
+    return {**found.points, **{f"{side}.rows": chosen for side, chosen in rows.items()}, **shares}
 
 
 def _sweep(

@@ -43,11 +43,18 @@ class Result:
 
     @classmethod
     def write(
-        cls, folder: Path, summary: Mapping[str, Any], answers: Mapping[str, Tensor], changed: Mapping[str, Tensor]
+        cls,
+        folder: Path,
+        summary: Mapping[str, Any],
+        answers: Mapping[str, Tensor],
+        changed: Mapping[str, Tensor],
+        plane: Mapping[str, Tensor],
     ) -> Result:
-        """Writes `answers.safetensors`, `tuned.safetensors` and, last, `result.json`: with it the run has ended."""
+        """Writes `answers`, `tuned` and `map.safetensors` and, last, `result.json`: with it the run has ended."""
         write_tensors(folder / "answers.safetensors", answers)
         write_tensors(folder / "tuned.safetensors", changed)
+        if plane:
+            write_tensors(folder / "map.safetensors", plane)
         write_json(folder / "result.json", summary)
         return cls.read(folder)
 
@@ -60,6 +67,15 @@ class Result:
     def answers(self) -> dict[str, Tensor]:
         """`real.<reading>`, `generated.<reading>`: [N K] class indices, best first; `real`, `generated`: labels [N]."""
         return read_tensors(self.folder / "answers.safetensors")
+
+    def plane(self) -> dict[str, Tensor]:
+        """Features on a plane that all of these share: `generated.<end>`, `real.<end>` [n 2], end: zero_shot, tuned.
+
+        `generated.rows`, `real.rows`: which pictures, as rows of `answers`. `explained` [2]: shares of the variance.
+        Empty where no real set was measured. The end `tuned` is not there where the image encoder was not trained.
+        """
+        path = self.folder / "map.safetensors"
+        return read_tensors(path) if path.exists() else {}
 
     def changed_weights(self) -> dict[str, Tensor]:
         """The tuned classifier's entries that differ from the zero-shot one's."""

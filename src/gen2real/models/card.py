@@ -13,11 +13,18 @@ _SHOWN = 50
 
 
 def model_card(
-    encoder: DualEncoder, class_names: Sequence[str], made_by: Mapping[str, Any], title: str, *, own_pixels: bool
+    encoder: DualEncoder,
+    class_names: Sequence[str],
+    made_by: Mapping[str, Any],
+    title: str,
+    *,
+    own_pixels: bool,
+    findings: str = "",
 ) -> str:
     """README.md in the hub's form: YAML front matter, the classes, code that loads the model, and what made it.
 
     Args:
+        findings: Markdown on what the model was made of and how well it does; it follows the title.
         own_pixels: the folder's preprocess.json says what preprocessor_config.json cannot; the card then tells so.
 
     Class names are shown as text, whatever they hold: they can neither become HTML nor end a table row.
@@ -38,6 +45,8 @@ def model_card(
         f"An image classifier of {len(class_names)} classes, made with gen2real.",
         "",
     ]
+    if findings:
+        lines += [findings]
     lines += ["## Use", "", "```python", _WITH_GEN2REAL, "```", ""]
     if model_class:
         lines += [

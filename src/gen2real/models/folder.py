@@ -41,6 +41,7 @@ def save_classifier(
     *,
     made_by: Mapping[str, Any],
     card: str | None = None,
+    findings: str = "",
 ) -> None:
     """Writes a model folder in one step; `load_classifier` gives the same logits back bit for bit.
 
@@ -50,7 +51,8 @@ def save_classifier(
         classifier: gives the image tower and the head.
         class_names: C names in the head's order; names may repeat.
         made_by: what made the model (config, versions, seeds, data fingerprints), as JSON; it becomes gen2real.json.
-        card: README.md; a short one with the code to load the model is written where None.
+        card: README.md; one with the code to load the model is written where None.
+        findings: Markdown for that card: what the model was made of, and how well it does.
 
     Raises: ModelError where the names do not fit the head, the towers do not fit each other, LoRA layers are not
         merged, or `folder` holds something that is not a model.
@@ -67,8 +69,9 @@ def save_classifier(
         write_json(partial / "classes.json", list(class_names))
         write_json(partial / "gen2real.json", {"version": FORMAT_VERSION, "made_by": dict(made_by)})
         own = (partial / PREPROCESS_FILE).is_file()
-        text = model_card(encoder, class_names, made_by, target.name, own_pixels=own) if card is None else card
-        (partial / "README.md").write_text(text, encoding="utf-8")
+        if card is None:
+            card = model_card(encoder, class_names, made_by, target.name, own_pixels=own, findings=findings)
+        (partial / "README.md").write_text(card, encoding="utf-8")
 
 
 def load_classifier(folder: str | Path) -> LoadedClassifier:
