@@ -24,20 +24,25 @@ ROOMS: dict[str, set[str]] = {
     "files": {"errors"},
     "config": {"errors", "files"},
     "prompts": {"errors", "files"},
+    "progress": set(),
     "losses": set(),
     "imagesets": {"errors", "files"},
+    "generation": {"errors", "files", "config", "prompts", "progress", "imagesets", "training"},
     "models": {"errors", "files", "prompts", "imagesets"},
     "evaluation": ALL_ABOVE_LOSSES | {"losses"},
     "curation": ALL_ABOVE_LOSSES | {"evaluation"},
-    "training": {"errors", "files", "config"},
+    "training": {"errors", "files", "config", "progress"},
     "methods": ALL_ABOVE_LOSSES | {"losses", "evaluation", "training"},
     "comparison": ALL_ABOVE_LOSSES | {"losses", "evaluation", "training", "methods"},
     "doctor": {"errors"},
-    "cli": ALL_ABOVE_LOSSES | {"losses", "evaluation", "curation", "training", "methods", "comparison", "doctor"},
+    "kit": ALL_ABOVE_LOSSES
+    | {"losses", "evaluation", "curation", "training", "methods", "comparison", "generation", "report"},
+    "cli": ALL_ABOVE_LOSSES
+    | {"losses", "evaluation", "curation", "training", "methods", "comparison", "doctor", "generation", "kit"},
 }
 
 # Files that are part of the room of another.
-PART_OF = {"recipe": "config", "cli_import": "cli", "cli_curate": "cli", "__main__": "cli"}
+PART_OF = {"recipe": "config", "cli_import": "cli", "cli_curate": "cli", "cli_generate": "cli", "__main__": "cli"}
 
 LOCKED = [
     "CompareConfig",
@@ -221,7 +226,9 @@ def test_type_checkers_see_what_is_imported_late() -> None:
     assert seen == gen2real._EXPORTS
 
 
-@pytest.mark.parametrize("package", ["imagesets", "losses", "models", "evaluation", "curation", "training", "methods"])
+@pytest.mark.parametrize(
+    "package", ["generation", "imagesets", "losses", "models", "evaluation", "curation", "training", "methods"]
+)
 def test_every_name_a_room_offers_is_there(package: str) -> None:
     room = importlib.import_module(f"gen2real.{package}")
     for name in getattr(room, "__all__", ()):

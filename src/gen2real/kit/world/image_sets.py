@@ -1,0 +1,79 @@
+"""A split of the world as an image set on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from gen2real.files import sha256_of
+from gen2real.imagesets import ImageSet
+from gen2real.imagesets.manifest import ClassName
+from gen2real.kit.world.language import caption, long_caption, noisy_caption
+from gen2real.kit.world.render import render
+from gen2real.kit.world.scenes import Scene, sample_scene, stream
+from gen2real.kit.world.vocabulary import DOMAINS, KINDS, DomainName, Split
+
+_AT_A_TIME = 256
+
+
+def write_image_set(
+    root: Path,
+    domain: DomainName,
+    split: Split,
+    count: int,
+    *,
+    seed: int = 0,
+    toys: int | None = None,
+    captions: int = 1,
+    on_progress: Callable[[int], None] | None = None,
+) -> ImageSet:
+    """Renders the first `count` scenes of a split and writes them as an image set of real pictures.
+
+    The label is the toy's kind where there is one toy; captions are as the domain has them (`web`: some are wrong),
+    and the column `long_caption` is always right. Columns `kinds`, `colours` and `ground` hold what is in the picture.
+
+    Args:
+        toys: so many in every picture; None: one, two or three.
+        captions: short captions of each picture.
+
+    Raises: ValueError where the split has fewer scenes; ImageSetError where `root` holds a manifest.
+    """
+    rows: list[dict[str, Any]] = []
+    (root / "images").mkdir(parents=True, exist_ok=True)
+    for start in range(0, count, _AT_A_TIME):
+        numbers = range(start, min(start + _AT_A_TIME, count))
+        scenes = [sample_scene(domain, split, number, seed=seed, toys=toys) for number in numbers]
+        for number, scene, picture in zip(numbers, scenes, render(scenes), strict=True):
+            path = root / "images" / f"{number:06d}.png"
+            Image.fromarray(picture).save(path, compress_level=1)
+            rows.append(_row(path, number, scene, _captions(scene, domain, split, number, seed, captions)))
+        if on_progress is not None:
+            on_progress(numbers[-1] + 1)
+    return ImageSet.write(root, rows, [ClassName(kind, kind) for kind in KINDS])
+
+
+def _captions(scene: Scene, domain: DomainName, split: Split, number: int, seed: int, count: int) -> list[str]:
+    random = stream(seed, domain, split, number, purpose=2)
+    noise = DOMAINS[domain].caption_noise
+    if noise == 0:
+        return [caption(scene, random) for _ in range(count)]
+    return [noisy_caption(scene, random, noise) for _ in range(count)]
+
+
+def _row(path: Path, number: int, scene: Scene, captions: list[str]) -> dict[str, Any]:
+    return {
+        "id": f"{scene.domain}-{number:06d}",
+        "path": f"images/{path.name}",
+        "origin": "real",
+        "label": scene.label,
+        "captions": captions,
+        "sha256": sha256_of(path),
+        "kept": True,
+        "long_caption": long_caption(scene),
+        "kinds": [toy.kind for toy in scene.toys],
+        "colours": [toy.colour for toy in scene.toys],
+        "ground": scene.ground,
+    }
