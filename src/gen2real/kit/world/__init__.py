@@ -10,7 +10,6 @@ from gen2real.kit.world.language import (
     long_caption,
     noisy_caption,
     questions,
-    short_captions,
 )
 from gen2real.kit.world.render import render
 from gen2real.kit.world.scenes import Clutter, Scene, Toy, sample_scene
@@ -52,6 +51,5 @@ __all__ = [
     "render",
     "sample_scene",
     "sample_story",
-    "short_captions",
     "write_image_set",
 ]

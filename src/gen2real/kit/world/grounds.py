@@ -37,14 +37,14 @@ def _draw(ground: str, scenes: Sequence[Scene], side: int) -> Plane:
     horizon = np.array([scene.horizon for scene in scenes], np.float32)[:, None, None]
     if ground in _STUDIO:
         return _studio(_STUDIO[ground], rows, columns, horizon)
-    # Numbers that are each scene's own: shifts and turns of the texture.
-    own = np.stack([np.random.default_rng([*scene.variety, 3]).random(6, np.float32) for scene in scenes])
+    # Numbers that are each scene's own: shifts and turns of the texture. A story's pictures share them: what sets the
+    # pictures of one place apart comes fourth.
+    own = np.stack([np.random.default_rng([*scene.variety[:3], 3]).random(6, np.float32) for scene in scenes])
     own = own[:, :, None, None]
     if ground in _PAPERS:
         return _PAPERS[ground](rows, columns, own)
-    floor, wall = _floor(ground, rows, columns, horizon, own), _wall(rows, horizon, own)
+    floor, behind = _floor(ground, rows, columns, horizon, own), _wall(rows, horizon, own)
     near = np.clip((rows - horizon) * np.float32(unit) + np.float32(0.5), 0, 1)[..., None]
-    behind = wall
     for row, scene in enumerate(scenes):
         for thing in scene.clutter:
             _place(behind[row], thing, unit)

@@ -8,12 +8,13 @@ from typing import Any
 
 from PIL import Image
 
+from gen2real.errors import ImageSetError
 from gen2real.files import sha256_of
 from gen2real.imagesets import ImageSet
-from gen2real.imagesets.manifest import ClassName
-from gen2real.kit.world.language import caption, long_caption, noisy_caption
+from gen2real.imagesets.manifest import MANIFEST, ClassName
+from gen2real.kit.world.language import long_caption, noisy_caption
 from gen2real.kit.world.render import render
-from gen2real.kit.world.scenes import Scene, sample_scene, stream
+from gen2real.kit.world.scenes import Scene, sample_scene, scenes_of, stream
 from gen2real.kit.world.vocabulary import DOMAINS, KINDS, DomainName, Split
 
 _AT_A_TIME = 256
@@ -38,9 +39,12 @@ def write_image_set(
     Args:
         toys: so many in every picture; None: one, two or three.
         captions: short captions of each picture.
+        on_progress: told how many pictures are done.
 
-    Raises: ValueError where the split has fewer scenes; ImageSetError where `root` holds a manifest.
+    Raises: ImageSetError, before anything is written, where the split has fewer scenes or `root` holds a manifest, and
+    as `sample_scene`.
     """
+    _check(root, domain, split, count, captions)
     rows: list[dict[str, Any]] = []
     (root / "images").mkdir(parents=True, exist_ok=True)
     for start in range(0, count, _AT_A_TIME):
@@ -49,23 +53,27 @@ def write_image_set(
         for number, scene, picture in zip(numbers, scenes, render(scenes), strict=True):
             path = root / "images" / f"{number:06d}.png"
             Image.fromarray(picture).save(path, compress_level=1)
-            rows.append(_row(path, number, scene, _captions(scene, domain, split, number, seed, captions)))
+            random = stream(seed, domain, split, number, purpose=2)
+            told = [noisy_caption(scene, random, DOMAINS[domain].caption_noise) for _ in range(captions)]
+            rows.append(_row(f"{domain}-{split}-{number:06d}", path, scene, told))
         if on_progress is not None:
             on_progress(numbers[-1] + 1)
     return ImageSet.write(root, rows, [ClassName(kind, kind) for kind in KINDS])
 
 
-def _captions(scene: Scene, domain: DomainName, split: Split, number: int, seed: int, count: int) -> list[str]:
-    random = stream(seed, domain, split, number, purpose=2)
-    noise = DOMAINS[domain].caption_noise
-    if noise == 0:
-        return [caption(scene, random) for _ in range(count)]
-    return [noisy_caption(scene, random, noise) for _ in range(count)]
+def _check(root: Path, domain: DomainName, split: Split, count: int, captions: int) -> None:
+    scenes = scenes_of(domain, split)
+    if not 1 <= count <= scenes:
+        raise ImageSetError(f"{domain} {split} has {scenes} scenes; a set takes 1 to {scenes} of them, not {count}.")
+    if captions < 0:
+        raise ImageSetError(f"a picture has 0 captions or more; got {captions}.")
+    if (root / MANIFEST).exists():
+        raise ImageSetError(f"{root / MANIFEST} exists and is never rewritten. Choose another folder.")
 
 
-def _row(path: Path, number: int, scene: Scene, captions: list[str]) -> dict[str, Any]:
+def _row(id: str, path: Path, scene: Scene, captions: list[str]) -> dict[str, Any]:
     return {
-        "id": f"{scene.domain}-{number:06d}",
+        "id": id,
         "path": f"images/{path.name}",
         "origin": "real",
         "label": scene.label,

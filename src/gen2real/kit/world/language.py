@@ -54,11 +54,6 @@ def caption(scene: Scene, random: np.random.Generator) -> str:
     return f"{opening}{body}{ground}"
 
 
-def short_captions(scene: Scene, count: int, random: np.random.Generator) -> list[str]:
-    """`count` short captions of one scene; they may repeat."""
-    return [caption(scene, random) for _ in range(count)]
-
-
 def long_caption(scene: Scene) -> str:
     """Everything there is to see, in two or more sentences."""
     toys = scene.toys
@@ -80,18 +75,22 @@ def noisy_caption(scene: Scene, random: np.random.Generator, noise: float) -> st
 
     Half of the wrong ones differ in one thing (see `hard_negatives`), half belong to another picture altogether.
     """
-    if random.random() >= noise:
+    if noise == 0 or random.random() >= noise:
         return caption(scene, random)
     if random.random() < 0.5:
         wrong = hard_negatives(scene, random)
         return wrong[int(random.integers(len(wrong)))]
+    shown = {(toy.kind, toy.colour) for toy in scene.toys}
     stranger = draw_toy(random, scene.domain)
+    while (stranger.kind, stranger.colour) in shown:
+        stranger = draw_toy(random, scene.domain)
     return f"{_OPENINGS[int(random.integers(len(_OPENINGS)))]}{name(stranger)}"
 
 
 def hard_negatives(scene: Scene, random: np.random.Generator) -> list[str]:
     """Captions that are wrong in one thing: another colour, another kind; for several toys also attributes swapped,
-    the order swapped, one too few. None names a toy that the scene's domain never shows."""
+    the order swapped, one too few. None names a toy that the scene's domain never shows, and none is true by chance.
+    """
     toys = scene.toys
     place = int(random.integers(len(toys)))
     chosen = toys[place]
@@ -107,14 +106,18 @@ def hard_negatives(scene: Scene, random: np.random.Generator) -> list[str]:
         differ = first.colour != second.colour and first.kind != second.kind
         if differ and all(may_show(scene.domain, toy.kind, toy.colour) for toy in swapped):
             wrong.append(_told((*swapped, *toys[2:])))
-        if (first.kind, first.colour) != (second.kind, second.colour):
+        # Where the third is like the first, the second does stand to the left of such a one.
+        if (first.kind, first.colour) not in [(toy.kind, toy.colour) for toy in toys[1:]]:
             wrong.append(f"{name(second)} to the left of {name(first)}")
         wrong.append(f"{_NUMBERS[len(toys) - 1]} toy{'s' if len(toys) > 2 else ''} {GROUNDS[scene.ground]}")
     return wrong
 
 
 def questions(scene: Scene) -> list[Question]:
-    """All questions that have one right answer in this scene, in a fixed order."""
+    """All questions that have one right answer in this scene, in a fixed order.
+
+    A kind that is there twice is not asked about as `the ball`; what is to the left of a toy is asked where it is one.
+    """
     toys = scene.toys
     kinds = [toy.kind for toy in toys]
     asked = [Question("how many toys are there?", _NUMBERS[len(toys)], "count")]
@@ -130,11 +133,13 @@ def questions(scene: Scene) -> list[Question]:
             Question("what is this?", toys[0].kind, "kind"),
             Question(f"what size is the {toys[0].kind}?", toys[0].size, "size"),
         ]
+    if len(toys) > 1 and kinds.count(kinds[1]) == 1:
+        asked.append(Question(f"what is to the left of the {kinds[1]}?", kinds[0], "place"))
+    if len(toys) > 1 and kinds.count(kinds[-2]) == 1:
+        asked.append(Question(f"what is to the right of the {kinds[-2]}?", kinds[-1], "place"))
     for left, right in pairwise(toys):
         if kinds.count(left.kind) == kinds.count(right.kind) == 1:
             asked += [
-                Question(f"what is to the left of the {right.kind}?", left.kind, "place"),
-                Question(f"what is to the right of the {left.kind}?", right.kind, "place"),
                 Question(f"is the {left.kind} to the left of the {right.kind}?", "yes", "relation"),
                 Question(f"is the {right.kind} to the left of the {left.kind}?", "no", "relation"),
             ]
@@ -152,7 +157,8 @@ def questions(scene: Scene) -> list[Question]:
 
 
 def vocabulary() -> list[str]:
-    """Phrases that together hold every word of `web`; a tokenizer can be trained on them."""
+    """Every toy by size, pattern, colour and kind, every ground of `web`, every plural: a tokenizer can be trained on
+    these and on captions."""
     looks = [f"{size} {pattern} {colour}" for size in SIZES for pattern in PATTERNS for colour in COLOURS]
     things = [f"a {look} {kind}" for look in looks for kind in KINDS]
     return [*things, *WEB_GROUNDS.values(), *(plural(kind) for kind in KINDS)]
@@ -165,9 +171,7 @@ def listed(names: Sequence[str]) -> str:
 
 def plural(kind: str) -> str:
     """More than one of a kind."""
-    if kind == "fish":
-        return kind
-    return f"{kind}es" if kind.endswith(("s", "x")) else f"{kind}s"
+    return kind if kind == "fish" else f"{kind}s"
 
 
 def _told(toys: Sequence[Toy]) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from gen2real.errors import ImageSetError
 from gen2real.kit.world.vocabulary import (
     COLOURS,
     DOMAINS,
@@ -77,9 +78,20 @@ class Scene:
 
 
 def stream(seed: int, domain: DomainName, split: Split, index: int, purpose: int = 0) -> np.random.Generator:
-    """Random numbers that belong to one scene. purpose: 0 what is in it, 1 its noise, 2 what is said of it."""
+    """Random numbers that belong to one scene.
+
+    purpose: 0 what is in it, 1 its noise, 2 what is said of it, 3 its ground's texture.
+    """
     place = list(SPLITS).index((domain, split))
     return np.random.default_rng([seed, place, index, purpose])
+
+
+def scenes_of(domain: DomainName, split: Split) -> int:
+    """How many scenes a split has. Raises: ImageSetError for an unknown domain or split."""
+    if (domain, split) not in SPLITS:
+        known = ", ".join(" ".join(pair) for pair in SPLITS)
+        raise ImageSetError(f"no split {split!r} of domain {domain!r}; there are: {known}.")
+    return SPLITS[domain, split]
 
 
 def sample_scene(
@@ -91,14 +103,20 @@ def sample_scene(
         kind: makes it a picture of one toy of this kind.
         toys: makes it a picture of so many toys; None: one, two or three.
 
-    Raises: ValueError for an unknown domain, split or kind, and for an index that is outside the split.
+    Raises: ImageSetError for an unknown domain, split or kind, for an index that is outside the split, for a negative
+    seed, for other than one to three toys, and for a kind and several toys at once.
     """
-    if (domain, split) not in SPLITS:
-        raise ValueError(f"no split {split!r} of domain {domain!r}; there are {sorted(SPLITS)}.")
-    if not 0 <= index < SPLITS[domain, split]:
-        raise ValueError(f"{domain} {split} has scenes 0 to {SPLITS[domain, split] - 1}; {index} is none of them.")
+    scenes = scenes_of(domain, split)
+    if not 0 <= index < scenes:
+        raise ImageSetError(f"{domain} {split} has scenes 0 to {scenes - 1}; {index} is none of them.")
+    if seed < 0:
+        raise ImageSetError(f"a seed is 0 or more; got {seed}.")
     if kind is not None and kind not in KINDS:
-        raise ValueError(f"no kind {kind!r}; there are {', '.join(KINDS)}.")
+        raise ImageSetError(f"no kind {kind!r}; there are {', '.join(KINDS)}.")
+    if toys not in (None, *_EXTENT):
+        raise ImageSetError(f"a picture shows 1, 2 or 3 toys; got toys={toys}. Leave it out for a mixture.")
+    if kind is not None and toys not in (None, 1):
+        raise ImageSetError(f"a picture of a {kind} shows one toy; got toys={toys}. Leave out one of the two.")
     random = stream(seed, domain, split, index)
     settings = DOMAINS[domain]
 
@@ -108,7 +126,7 @@ def sample_scene(
     count = toys or 1 + int(random.choice(3, p=_COUNTS))
     if kind is not None:
         count = 1
-    horizon = float(random.uniform(0.18, 0.36)) * SIDE if domain == "home" else float(random.uniform(0.3, 0.5)) * SIDE
+    horizon = between(settings.horizon) * SIDE
     distance = between(settings.distance)
     placed = tuple(_toy(random, domain, kind, place, count, distance) for place in range(count))
     return Scene(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -58,20 +59,20 @@ def capsule(x: Plane, y: Plane, ax: float, ay: float, bx: float, by: float, r: f
 
 def polygon(x: Plane, y: Plane, corners: Sequence[tuple[float, float]], r: float = 0.0) -> Plane:
     """Convex polygon, corners anticlockwise, edges moved outwards by r (rounded where r > 0)."""
-    nearest: Plane | None = None
-    inside: Plane | None = None
-    for (ax, ay), (bx, by) in zip(corners, (*corners[1:], corners[0]), strict=True):
-        dx, dy = bx - ax, by - ay
-        length = float(np.hypot(dx, dy))
-        u, v = x - np.float32(ax), y - np.float32(ay)
-        t = np.clip((u * np.float32(dx) + v * np.float32(dy)) / np.float32(length * length), 0, 1)
-        away = (u - t * np.float32(dx)) ** 2 + (v - t * np.float32(dy)) ** 2
-        side = (u * np.float32(dy) - v * np.float32(dx)) / np.float32(length)
-        nearest = away if nearest is None else np.minimum(nearest, away)
-        inside = side if inside is None else np.maximum(inside, side)
-    assert nearest is not None
-    assert inside is not None
+    edges = [_edge(x, y, a, b) for a, b in zip(corners, (*corners[1:], corners[0]), strict=True)]
+    nearest = reduce(np.minimum, (away for away, _ in edges))
+    inside = reduce(np.maximum, (side for _, side in edges))
     return np.where(inside < 0, inside, np.sqrt(nearest)) - np.float32(r)
+
+
+def _edge(x: Plane, y: Plane, a: tuple[float, float], b: tuple[float, float]) -> tuple[Plane, Plane]:
+    """Squared distance to the segment from a to b, and distance to its line: negative on the left."""
+    dx, dy = b[0] - a[0], b[1] - a[1]
+    length = float(np.hypot(dx, dy))
+    u, v = x - np.float32(a[0]), y - np.float32(a[1])
+    t = np.clip((u * np.float32(dx) + v * np.float32(dy)) / np.float32(length * length), 0, 1)
+    away = (u - t * np.float32(dx)) ** 2 + (v - t * np.float32(dy)) ** 2
+    return away, (u * np.float32(dy) - v * np.float32(dx)) / np.float32(length)
 
 
 def smooth_union(a: Plane, b: Plane, k: float) -> Plane:

@@ -22,10 +22,10 @@ class Story:
 def sample_story(domain: DomainName, split: Split, index: int, *, seed: int = 0) -> Story:
     """Story number `index`: toys come, go, change places and are painted; ground, light and camera stay.
 
-    A toy that was seen before is `the red ball`, a new one `a red ball`; every sentence is true of its picture.
-    No two toys of a story have both kind and colour in common.
+    A toy that is already there is `the red ball`, one that comes `a red ball`; every sentence is true of its picture.
+    No two toys of a picture have both kind and colour in common, so it is clear which one is meant.
 
-    Raises: ValueError as `sample_scene`.
+    Raises: ImageSetError as `sample_scene`.
     """
     first = sample_scene(domain, split, index, seed=seed, toys=1)
     random = stream(seed, domain, split, index, purpose=2)
@@ -60,18 +60,15 @@ def _next(toys: tuple[Toy, ...], random: np.random.Generator, domain: DomainName
         case _:
             place = int(random.integers(len(toys)))
             old = toys[place]
-            taken = {(toy.kind, toy.colour) for toy in toys}
-            while True:
-                new = replace(draw_toy(random, domain, old.kind), size=old.size, pattern=old.pattern)
-                if (new.kind, new.colour) not in taken:
-                    break
+            new = replace(old, colour=_stranger(toys, random, domain, old.kind).colour)
             return (*toys[:place], new, *toys[place + 1 :]), f"{_the(old)} was painted {new.colour}."
 
 
-def _stranger(toys: tuple[Toy, ...], random: np.random.Generator, domain: DomainName) -> Toy:
+def _stranger(toys: tuple[Toy, ...], random: np.random.Generator, domain: DomainName, kind: str | None = None) -> Toy:
+    """A toy that is none of `toys` by kind and colour."""
     taken = {(toy.kind, toy.colour) for toy in toys}
     while True:
-        guest = draw_toy(random, domain)
+        guest = draw_toy(random, domain, kind)
         if (guest.kind, guest.colour) not in taken:
             return guest
 

@@ -112,10 +112,6 @@ class Domain:
     vignette: tuple[float, float]
     tilt: float
 
-    def shows(self, kind: str, colour: str) -> bool:
-        """Whether toys of this kind come in this colour here, in pictures and in what is said of them."""
-        return self.held_out or (kind, colour) not in HELD_OUT
-
 
 DOMAINS: Mapping[DomainName, Domain] = {
     "web": Domain(
