@@ -38,11 +38,19 @@ ROOMS: dict[str, set[str]] = {
     "kit": ALL_ABOVE_LOSSES
     | {"losses", "evaluation", "curation", "training", "methods", "comparison", "generation", "report"},
     "cli": ALL_ABOVE_LOSSES
-    | {"losses", "evaluation", "curation", "training", "methods", "comparison", "doctor", "generation", "kit"},
+    | {"losses", "evaluation", "curation", "training", "methods", "comparison", "doctor", "generation", "kit"}
+    | {"progress"},
 }
 
 # Files that are part of the room of another.
-PART_OF = {"recipe": "config", "cli_import": "cli", "cli_curate": "cli", "cli_generate": "cli", "__main__": "cli"}
+PART_OF = {
+    "recipe": "config",
+    "cli_import": "cli",
+    "cli_curate": "cli",
+    "cli_generate": "cli",
+    "cli_kit": "cli",
+    "__main__": "cli",
+}
 
 LOCKED = [
     "CompareConfig",

@@ -49,6 +49,7 @@ COMMANDS = {
         *IMPORTS, "--caption-column", "--label-column", "--names", "--path-column", "--root",
     ],
     "import webdataset SOURCE": ["--json", "--names", "--on-unreadable", "--origin", "--out"],
+    "kit DOMAIN": ["--count", "--json", "--out", "--seed", "--split", "--toys"],
     "train RECIPE": ["--dry-run", "--json", "--set"],
 }  # fmt: skip
 

@@ -33,6 +33,7 @@ app = App(
 )
 
 app.command("gen2real.cli_import:imports", name="import", help="Make an image set of pictures you have.")
+app.command("gen2real.cli_kit:kit", name="kit", help="Render photographs of the kit's toys as an image set.")
 app.command("gen2real.cli_curate:curate", name="curate", help="Score, deduplicate, check for leaks and filter a set.")
 
 Json = Annotated[
