@@ -34,12 +34,13 @@ ROOMS: dict[str, set[str]] = {
     "training": {"errors", "files", "config", "progress"},
     "methods": ALL_ABOVE_LOSSES | {"losses", "evaluation", "training"},
     "comparison": ALL_ABOVE_LOSSES | {"losses", "evaluation", "training", "methods"},
+    "report": ALL_ABOVE_LOSSES | {"losses", "evaluation", "curation", "training", "methods", "comparison"},
     "doctor": {"errors"},
     "kit": ALL_ABOVE_LOSSES
     | {"losses", "evaluation", "curation", "training", "methods", "comparison", "generation", "report"},
     "cli": ALL_ABOVE_LOSSES
     | {"losses", "evaluation", "curation", "training", "methods", "comparison", "doctor", "generation", "kit"}
-    | {"progress"},
+    | {"progress", "report"},
 }
 
 # Files that are part of the room of another.
@@ -49,6 +50,7 @@ PART_OF = {
     "cli_curate": "cli",
     "cli_generate": "cli",
     "cli_kit": "cli",
+    "cli_report": "cli",
     "__main__": "cli",
 }
 
@@ -58,6 +60,7 @@ LOCKED = [
     "CurateConfig",
     "FLYPConfig",
     "Gen2RealError",
+    "GenerateConfig",
     "ImageSet",
     "RegFTConfig",
     "SoupConfig",
@@ -68,9 +71,11 @@ LOCKED = [
     "evaluate_model",
     "evaluate_retrieval",
     "gap_between",
+    "generate",
     "load_classifier",
     "load_dual_encoder",
     "load_recipe",
+    "redraw",
     "run",
 ]
 

@@ -41,6 +41,11 @@ COMMANDS = {
     "evaluate MODEL IMAGE_SET": ["--json", "--on-unreadable", "--prompts", "--task", "--templates"],
     "export IMAGE_SET OUT": ["--json", "--shard-size"],
     "gap GENERATED REAL": ["--encoder", "--json", "--on-unreadable"],
+    "generate SOURCE": [
+        "--batch-size", "--device", "--dry-run", "--format", "--generator", "--guidance", "--json",
+        "--negative-prompt", "--out", "--per-caption", "--per-class", "--prompts", "--redraw", "--scheduler", "--seed",
+        "--set", "--share", "--size", "--steps", "--templates",
+    ],
     "import coco ANNOTATIONS FOLDER": [*IMPORTS, "--split"],
     "import coop DATASET ROOT": ["--json", "--on-unreadable", "--out", "--pictures", "--split"],
     "import huggingface SOURCE": [*IMPORTS, "--caption-column", "--image-column", "--label-column", "--split"],
@@ -50,6 +55,7 @@ COMMANDS = {
     ],
     "import webdataset SOURCE": ["--json", "--names", "--on-unreadable", "--origin", "--out"],
     "kit DOMAIN": ["--count", "--json", "--out", "--seed", "--split", "--toys"],
+    "report RUNS": ["--json", "--out"],
     "train RECIPE": ["--dry-run", "--json", "--set"],
 }  # fmt: skip
 

@@ -33,7 +33,9 @@ app = App(
 )
 
 app.command("gen2real.cli_import:imports", name="import", help="Make an image set of pictures you have.")
+app.command("gen2real.cli_generate:generate", name="generate", help="Draw an image set of class names or captions.")
 app.command("gen2real.cli_kit:kit", name="kit", help="Render photographs of the kit's toys as an image set.")
+app.command("gen2real.cli_report:report", name="report", help="Write one HTML file about finished runs, with pictures.")
 app.command("gen2real.cli_curate:curate", name="curate", help="Score, deduplicate, check for leaks and filter a set.")
 
 Json = Annotated[
@@ -277,7 +279,10 @@ def main() -> NoReturn:
             app(sys.argv[1:], exit_on_error=False, print_error=False)
             sys.stdout.flush()
         except KeyboardInterrupt:
-            again = "; the same command again goes on from the last checkpoint" * ("train" in sys.argv[1:2])
+            goes_on = {"train": "from the last checkpoint", "generate": "with the next picture"}
+            again = "".join(
+                f"; the same command again goes on {goes_on[word]}" for word in sys.argv[1:2] if word in goes_on
+            )
             _end("Interrupted", f"interrupted{again}", 130)
         except BrokenPipeError:
             # Whoever read the output has gone, as `head` does; nothing is left to say, nor to flush at exit.

@@ -17,19 +17,18 @@ UNNAMED_REASON = "no reason given"
 def describe(image_set: ImageSet) -> dict[str, Any]:
     """Plain values about a whole set, dropped rows included; nothing is read but the manifest.
 
-    manifest: its path. rows, kept: how many. dropped: reason → rows, the commonest first. generators: name → rows.
+    manifest: its path. rows, kept: how many. dropped: rules that were broken → rows, the commonest first. generators: name → rows.
     prompts: how many different ones, and the first few. seeds: lowest, highest, and how many different; None without.
     guidance, steps: the different values. negative_prompts: the same as prompts.
     """
     table = image_set.table
     kept = pc.fill_null(table["kept"], True)
     dropped = table.filter(pc.invert(kept))
-    reasons = dropped["reason"].to_pylist() if "reason" in table.column_names else [None] * dropped.num_rows
     return {
         "manifest": str(image_set.manifest),
         "rows": table.num_rows,
         "kept": table.num_rows - dropped.num_rows,
-        "dropped": dict(Counter(str(reason or UNNAMED_REASON) for reason in reasons).most_common()),
+        "dropped": dict(Counter(_reasons(dropped)).most_common()),
         "origins": _counts(table["origin"]),
         "generators": _counts(table["generator"]),
         "prompts": _texts(table["prompt"]),
@@ -38,6 +37,15 @@ def describe(image_set: ImageSet) -> dict[str, Any]:
         "guidance": _values(table["guidance"]),
         "steps": _values(table["steps"]),
     }
+
+
+def _reasons(dropped: pa.Table) -> list[str]:
+    """Curation's rules by name, as its reasons hold numbers; where there are none, the reason in full."""
+    if "rules" in dropped.column_names:
+        return [", ".join(rules or [UNNAMED_REASON]).replace("_", " ") for rules in dropped["rules"].to_pylist()]
+    if "reason" in dropped.column_names:
+        return [str(reason or UNNAMED_REASON) for reason in dropped["reason"].to_pylist()]
+    return [UNNAMED_REASON] * dropped.num_rows
 
 
 def _counts(column: pa.ChunkedArray) -> dict[str, int]:

@@ -57,7 +57,7 @@ def lines(summary: Mapping[str, Any], answers: Mapping[str, Tensor]) -> list[Lin
             Line(
                 reading=name,
                 meaning=_meaning(name),
-                standing=_standing(name),
+                standing=standing_of(name),
                 alpha=reading["alpha"],
                 real=None if real is None else Interval(**real["top1"]),
                 top5=None if real is None else Interval(**real["top5"]),
@@ -108,7 +108,7 @@ def verdict(summary: Mapping[str, Any], answers: Mapping[str, Tensor]) -> str:
     change = saved.change
     told = (
         f"It names {saved.real.percent()} of them; the original model {original.real.percent()}. "
-        f"The difference is {change.percent()} (p = {change.p_value:.2g})"
+        f"The difference is {change.percent()} (p\u00a0=\u00a0{change.p_value:.2g})"
     )
     if change.low <= 0 <= change.high:
         return f"{told}, which chance alone could explain: it may be nothing."
@@ -177,6 +177,11 @@ def _told_set(one: Mapping[str, Any]) -> str:
     return f"{told}; content {one['fingerprint'][:16]}"
 
 
+def spoken(reading: str) -> str:
+    """A reading's name for people: `output_ensemble` as output ensemble."""
+    return reading.replace("zero_shot", "zero-shot").replace("_", " ")
+
+
 def _meaning(reading: str) -> str:
     if reading.startswith("transductive_batch_norm_"):
         return "with batch-norm statistics of all unlabelled real pictures"
@@ -185,7 +190,8 @@ def _meaning(reading: str) -> str:
     return _MEANINGS.get(reading, "")
 
 
-def _standing(reading: str) -> Standing:
+def standing_of(reading: str) -> Standing:
+    """Whether a reading is a result, by its name."""
     if reading == "oracle":
         return "bound"
     return "transductive" if reading.startswith("transductive_") else "result"

@@ -1,0 +1,29 @@
+"""gen2real report: a page that a person opens in a browser."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+Json = Annotated[
+    bool, Parameter(name="--json", help="one JSON object on standard output, for programs", show_default=False)
+]
+
+
+def report(
+    runs: Annotated[list[Path], Parameter(help="the folder of a run or of a comparison, or of several runs")],
+    /,
+    *,
+    out: Annotated[
+        Path | None, Parameter(help="the file [default: report.html in the folder; of several runs, right here]")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Write one HTML file about finished runs, with pictures, that needs no network. Several runs are compared."""
+    from gen2real.report import write_report
+
+    written = write_report(runs, out)
+    print(jsonlib.dumps({"report": str(written)}) if json else f"{written}: open it in a browser")

@@ -1,0 +1,28 @@
+"""Pages for people: a run's or a comparison's report. One file each, no network.
+
+run_report.py   write_report: result folders → report.html
+arms.py         what an arm found, over its seeds: curve, classes, confusions, map
+pictures.py     the pictures behind a run's answers
+rows.py         the table that comes first
+charts.py       numbers → places on a drawing
+thumbnails.py   pictures → small data: URIs, up to a budget
+page.py         templates → one file
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gen2real.report.run_report import write_report as write_report
+
+_WHERE = {"write_report": "run_report"}
+
+__all__ = sorted(_WHERE)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)

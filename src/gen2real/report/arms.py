@@ -1,0 +1,209 @@
+"""What one arm found, over all of its seeds: alpha curve, classes gained and lost, confusions, map, cost."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gen2real.evaluation.statistics import bootstrap_interval, proportion_interval
+from gen2real.methods.result import Result
+from gen2real.report.charts import Chart, Point, Scatter, Series, line_chart, scatter
+
+_RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class ClassChange:
+    """One class: its real pictures, and the share of them that was named right before and after."""
+
+    index: int
+    name: str
+    count: int
+    before: float
+    after: float
+
+    @property
+    def change(self) -> float:
+        """after − before."""
+        return self.after - self.before
+
+
+@dataclass(frozen=True)
+class Confused:
+    """Real pictures of the class `true` taken for `predicted`. rows: of the measured set, those most often wrong first.
+
+    times: over all seeds together.
+    """
+
+    true: int
+    predicted: int
+    true_name: str
+    predicted_name: str
+    times: int
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One line of the table: equal trainings under several seeds, and the reading of them that counts."""
+
+    name: str
+    reading: str
+    results: tuple[Result, ...]
+
+    @property
+    def first(self) -> Result:
+        """The first seed's, for what is shown of one training only."""
+        return self.results[0]
+
+    @cached_property
+    def measured(self) -> bool:
+        """Whether real pictures were answered."""
+        return all(f"real.{self.reading}" in result.answers for result in self.results)
+
+    def correct(self, reading: str, on: str = "real") -> npt.NDArray[np.bool_]:
+        """Bool [S N]."""
+        return np.stack([result.correct(reading, on) for result in self.results])
+
+    def alpha_curve(self) -> Chart | None:
+        """Top-1 at each alpha of the sweep, on real and on generated pictures; None for a sweep of one."""
+        alphas = [row["alpha"] for row in self.first.summary["sweep"]]
+        if len(alphas) < 2:
+            return None
+        series = []
+        for on, name in (("real", "real photographs"), ("generated", "generated pictures")):
+            keys = [f"alpha={alpha:g}" for alpha in alphas]
+            if all(f"{on}.{key}" in result.answers for key in keys for result in self.results):
+                points = [self._point(alpha, key, on) for alpha, key in zip(alphas, keys, strict=True)]
+                series.append(Series(name, on, points))
+        if not series:
+            return None
+        told = "; ".join(f"{one.name}: " + ", ".join(point.told for point in one.points) for one in series)
+        return line_chart(
+            series,
+            x_label="alpha: 0 original … 1 tuned",
+            y_label="top-1, %",
+            percent=True,
+            summary=f"Top-1 accuracy by alpha. {told}.",
+        )
+
+    def _point(self, alpha: float, key: str, on: str) -> Point:
+        right = self.correct(key, on)
+        if len(right) == 1:
+            found = proportion_interval(int(right.sum()), right.size)
+        else:
+            found = bootstrap_interval(right, resamples=_RESAMPLES)
+        return Point(alpha, found.mean, found.low, found.high, f"alpha {alpha:g}: {found.percent()}")
+
+    def classes(self) -> list[ClassChange]:
+        """Every class with real pictures; first the one that gained the most pictures, last the one that lost the most."""
+        if not self.measured:
+            return []
+        labels = self.first.answers["real"].numpy()
+        before, after = (self.correct(reading).mean(axis=0) for reading in ("zero_shot", self.reading))
+        found = []
+        for index, name in enumerate(self.first.summary["classes"]):
+            own = labels == index
+            if own.any():
+                found.append(
+                    ClassChange(index, name, int(own.sum()), float(before[own].mean()), float(after[own].mean()))
+                )
+        return sorted(found, key=lambda one: (-one.change * one.count, -one.change, one.index))
+
+    def confusions(self, most: int) -> list[Confused]:
+        """The pairs of classes that real pictures were mistaken between most often."""
+        if not self.measured:
+            return []
+        labels = self.first.answers["real"].numpy()
+        rows: dict[tuple[int, int], Counter[int]] = defaultdict(Counter)
+        for result in self.results:
+            answers = result.answers[f"real.{self.reading}"][:, 0].numpy()
+            for row in np.flatnonzero(answers != labels).tolist():
+                rows[int(labels[row]), int(answers[row])][row] += 1
+        names = self.first.summary["classes"]
+        pairs = sorted(rows.items(), key=lambda pair: (-sum(pair[1].values()), pair[0]))[:most]
+        return [
+            Confused(
+                true,
+                predicted,
+                names[true],
+                names[predicted],
+                sum(times.values()),
+                tuple(row for row, _ in times.most_common()),
+            )
+            for (true, predicted), times in pairs
+        ]
+
+    def maps(self) -> list[tuple[str, Scatter]]:
+        """Generated and real pictures on one plane, before and after tuning; of the first seed."""
+        plane = self.first.plane()
+        ends = [end for end in ("zero_shot", "tuned") if f"real.{end}" in plane]
+        if not ends:
+            return []
+        places = np.concatenate([plane[f"{side}.{end}"].numpy() for side in ("generated", "real") for end in ends])
+        low, high = places.min(axis=0).tolist(), places.max(axis=0).tolist()
+        window = (low[0], high[0], low[1], high[1])
+        titles = {"zero_shot": "before tuning" if len(ends) > 1 else "the image encoder, which was not tuned"}
+        drawn = []
+        for end in ends:
+            groups = []
+            for side, name in (("generated", "generated"), ("real", "real")):
+                own = [(float(x), float(y)) for x, y in plane[f"{side}.{end}"].tolist()]
+                groups.append((name, side, own))
+            title = titles.get(end, "after tuning")
+            told = f"Features {title}: {len(groups[0][2])} generated and {len(groups[1][2])} real pictures as points."
+            drawn.append((title, scatter(groups, window=window, summary=told)))
+        return drawn
+
+    @property
+    def explained(self) -> tuple[float, float] | None:
+        """Shares of the variance along the map's two axes."""
+        shares = self.first.plane().get("explained")
+        return None if shares is None else (float(shares[0]), float(shares[1]))
+
+    def loss_curve(self) -> Chart | None:
+        """The loss at each logged update of the first seed, stage after stage."""
+        path = self.first.folder / "metrics.jsonl"
+        if not path.exists():
+            return None
+        rows = _rows(path.read_text(encoding="utf-8").splitlines())
+        stages = list(dict.fromkeys(row["stage"] for row in rows))
+        if len(rows) < 2:
+            return None
+        series, start = [], 0
+        for stage in stages:
+            own = [row for row in rows if row["stage"] == stage]
+            points = [_exact(start + row["step"], row["loss"]) for row in own]
+            series.append(
+                Series(f"loss, {stage.replace('-', ' ')}", "real" if stage == stages[-1] else "generated", points)
+            )
+            start += own[-1]["step"]
+        told = f"Training loss, from {rows[0]['loss']:.3g} to {rows[-1]['loss']:.3g} over {start} updates."
+        return line_chart(series, x_label="update", y_label="loss", summary=told, most_dots=0)
+
+    def seconds(self) -> float:
+        """Of training, a seed."""
+        return float(np.mean([result.summary["cost"]["training_seconds"] for result in self.results]))
+
+
+def _exact(x: float, y: float) -> Point:
+    return Point(x, y, y, y, f"{x:g}: {y:.4g}")
+
+
+def _rows(lines: Sequence[str]) -> list[Mapping[str, Any]]:
+    found = []
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:  # torn by a kill
+            continue
+        if "loss" in row:
+            found.append(row)
+    return found
