@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from gen2real.curation.curating import curate as curate
     from gen2real.curation.settings import CurateConfig as CurateConfig
     from gen2real.errors import Gen2RealError as Gen2RealError
+    from gen2real.generation import GenerateConfig as GenerateConfig
+    from gen2real.generation import generate as generate
+    from gen2real.generation import redraw as redraw
     from gen2real.imagesets import ImageSet as ImageSet
     from gen2real.methods import run as run
     from gen2real.methods.finished import blend_models as blend_models
@@ -36,6 +39,7 @@ _EXPORTS = {
     "CurateConfig": "gen2real.curation.settings",
     "FLYPConfig": "gen2real.methods.settings",
     "Gen2RealError": "gen2real.errors",
+    "GenerateConfig": "gen2real.generation",
     "ImageSet": "gen2real.imagesets",
     "RegFTConfig": "gen2real.methods.settings",
     "SoupConfig": "gen2real.methods.settings",
@@ -45,9 +49,11 @@ _EXPORTS = {
     "evaluate_model": "gen2real.methods.finished",
     "evaluate_retrieval": "gen2real.methods.finished",
     "gap_between": "gen2real.methods.finished",
+    "generate": "gen2real.generation",
     "load_classifier": "gen2real.models",
     "load_dual_encoder": "gen2real.models",
     "load_recipe": "gen2real.config",
+    "redraw": "gen2real.generation",
     "run": "gen2real.methods",
 }
 

@@ -5,6 +5,7 @@ Gen2RealError
  ├── ImageSetError        (ValueError)       a manifest, an importer's source or a label does not fit
  │    └── UnreadablePictures                 pictures that do not decode, all of them listed
  ├── ModelError           (ValueError)       a model folder, an encoder or a state dict does not fit
+ ├── GenerationError      (RuntimeError)     pictures cannot be drawn here, or not as they were
  ├── CheckpointError      (RuntimeError)     a checkpoint is torn, foreign, or cannot be written
  ├── NonFiniteLoss        (ArithmeticError)  a loss was NaN or infinite; the update was not made
  └── MissingDependency    (ImportError)      an optional package is needed for what was asked
@@ -54,6 +55,10 @@ class UnreadablePictures(ImageSetError):
 
 class ModelError(Gen2RealError, ValueError):
     """A model folder, an encoder or a state dict does not fit."""
+
+
+class GenerationError(Gen2RealError, RuntimeError):
+    """Pictures cannot be drawn here, or not as they were."""
 
 
 class CheckpointError(Gen2RealError, RuntimeError):

@@ -51,7 +51,7 @@ def import_table(
     source = Path(source)
     if not source.is_file():
         raise ImageSetError(f"{source} does not exist. Give a .csv, .tsv or .jsonl file with a column of paths.")
-    rows = list(_rows(source))
+    rows = list(table_rows(source))
     if not rows:
         raise ImageSetError(f"{source} has no rows. Each line names one picture, e.g. path,caption,label.")
     known = list(dict.fromkeys(name for _, row in rows for name in row))
@@ -71,7 +71,7 @@ def import_table(
         if not path or "://" in path:
             raise ImageSetError(f"{source}, line {line}: {path_name} must be the path of a file; got {path!r}.")
         label = _label(source, line, row.get(label_name) if label_name else None, names, classes is not None)
-        captions = _captions(row.get(caption_name) if caption_name else None)
+        captions = texts_of(row.get(caption_name) if caption_name else None)
         if path in entries:
             first = entries[path]
             if first.label != label:
@@ -85,8 +85,11 @@ def import_table(
     return write_entries(out, entries.values(), names, origin=origin, link=link, on_unreadable=on_unreadable)
 
 
-def _rows(source: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, row) of each row."""
+def table_rows(source: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number, row) of each row of a `.csv`, `.tsv`, `.jsonl` or `.ndjson` file.
+
+    Raises: ImageSetError with the line.
+    """
     suffix = source.suffix.lower()
     if suffix not in (".csv", ".tsv", ".jsonl", ".ndjson"):
         raise ImageSetError(f"{source} must end in .csv, .tsv, .jsonl or .ndjson, so that its format is known.")
@@ -141,7 +144,8 @@ def _label(source: Path, line: int, value: Any, names: Sequence[str], given: boo
     )
 
 
-def _captions(value: Any) -> list[str]:
+def texts_of(value: Any) -> list[str]:
+    """The texts of a caption's cell, which may be a list; what is empty is none."""
     if value is None:
         return []
     texts = value if isinstance(value, list) else [value]
