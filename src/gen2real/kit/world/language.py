@@ -73,17 +73,15 @@ def long_caption(scene: Scene) -> str:
 def noisy_caption(scene: Scene, random: np.random.Generator, noise: float) -> str:
     """A short caption as found on the web: with probability `noise` something in it is wrong.
 
-    Half of the wrong ones differ in one thing (see `hard_negatives`), half belong to another picture altogether.
+    Half of the wrong ones differ in one thing (see `hard_negatives`), half are of another toy, drawn by chance: one in
+    a hundred of these is right after all.
     """
     if noise == 0 or random.random() >= noise:
         return caption(scene, random)
     if random.random() < 0.5:
         wrong = hard_negatives(scene, random)
         return wrong[int(random.integers(len(wrong)))]
-    shown = {(toy.kind, toy.colour) for toy in scene.toys}
     stranger = draw_toy(random, scene.domain)
-    while (stranger.kind, stranger.colour) in shown:
-        stranger = draw_toy(random, scene.domain)
     return f"{_OPENINGS[int(random.integers(len(_OPENINGS)))]}{name(stranger)}"
 
 
@@ -106,9 +104,11 @@ def hard_negatives(scene: Scene, random: np.random.Generator) -> list[str]:
         differ = first.colour != second.colour and first.kind != second.kind
         if differ and all(may_show(scene.domain, toy.kind, toy.colour) for toy in swapped):
             wrong.append(_told((*swapped, *toys[2:])))
-        # Where the third is like the first, the second does stand to the left of such a one.
-        if (first.kind, first.colour) not in [(toy.kind, toy.colour) for toy in toys[1:]]:
-            wrong.append(f"{name(second)} to the left of {name(first)}")
+        if (first.kind, first.colour) != (second.kind, second.colour):
+            # Where the third is like the first, the second does stand to the left of such a one.
+            again = (first.kind, first.colour) in [(toy.kind, toy.colour) for toy in toys[2:]]
+            order = _told((second, first, second)) if again else f"{name(second)} to the left of {name(first)}"
+            wrong.append(order)
         wrong.append(f"{_NUMBERS[len(toys) - 1]} toy{'s' if len(toys) > 2 else ''} {GROUNDS[scene.ground]}")
     return wrong
 
