@@ -1,4 +1,4 @@
-"""gen2real report: a page that a person opens in a browser."""
+"""gen2real report and gen2real inspect: pages that a person opens in a browser."""
 
 from __future__ import annotations
 
@@ -27,3 +27,23 @@ def report(
 
     written = write_report(runs, out)
     print(jsonlib.dumps({"report": str(written)}) if json else f"{written}: open it in a browser")
+
+
+def inspect(
+    image_set: Annotated[Path, Parameter(help="an image set, or one of its manifests, as SET/curated.parquet")],
+    /,
+    *,
+    out: Annotated[
+        Path | None, Parameter(help="an .html file, or a folder for gallery.html [default: the set's]")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Write a gallery of an image set: best and worst by score, near-duplicates, leaks, what was dropped and why."""
+    from gen2real.imagesets import ImageSet
+    from gen2real.report import write_gallery
+
+    gallery = write_gallery(ImageSet.read(image_set), out)
+    if json:
+        print(jsonlib.dumps(gallery.to_json()))
+        return
+    print(f"{gallery.path}: {gallery.shown} of {gallery.pictures} pictures; open it in a browser")

@@ -1,6 +1,7 @@
-"""Pages for people: a run's or a comparison's report. One file each, no network.
+"""Pages for people: a run's or a comparison's report, and the gallery of an image set. One file each, no network.
 
 run_report.py   write_report: result folders → report.html
+gallery.py      write_gallery: an image set → gallery.html
 arms.py         what an arm found, over its seeds: curve, classes, confusions, map
 pictures.py     the pictures behind a run's answers
 rows.py         the table that comes first
@@ -15,9 +16,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gen2real.report.gallery import write_gallery as write_gallery
     from gen2real.report.run_report import write_report as write_report
 
-_WHERE = {"write_report": "run_report"}
+_WHERE = {"write_gallery": "gallery", "write_report": "run_report"}
 
 __all__ = sorted(_WHERE)
 

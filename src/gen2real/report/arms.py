@@ -103,7 +103,7 @@ class Arm:
         return Point(alpha, found.mean, found.low, found.high, f"alpha {alpha:g}: {found.percent()}")
 
     def classes(self) -> list[ClassChange]:
-        """Every class with real pictures; first the one that gained the most pictures, last the one that lost the most."""
+        """Every class with real pictures; the one that gained the most pictures first."""
         if not self.measured:
             return []
         labels = self.first.answers["real"].numpy()

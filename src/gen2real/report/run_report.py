@@ -137,10 +137,12 @@ def _page(
     title: str, lead: list[str], rows: Rows, arms: Sequence[Arm], folders: Sequence[Path], missing: Sequence[str] = ()
 ) -> dict[str, Any]:
     thumbs = Thumbnails(budget=PICTURE_BUDGET)
-    panels, found = [], None
+    panels: list[dict[str, Any]] = []
+    pictures = find_pictures(arms[0].first, _recipe(arms[0])) if arms else RunPictures()
+    found = pictures
     most = _CONFUSIONS if len(arms) == 1 else _CONFUSIONS_AN_ARM
     for arm in arms:
-        if found is None or arm.first.summary["classes"] != arms[0].first.summary["classes"]:
+        if len(panels) and arm.first.summary["classes"] != panels[-1]["summary"]["classes"]:
             found = find_pictures(arm.first, _recipe(arm))
         # An arm without tuning has nothing gained or lost.
         classes = arm.classes() if arm.reading != "zero_shot" else []
@@ -155,7 +157,6 @@ def _page(
                 "summary": arm.first.summary,
             }
         )
-    pictures = find_pictures(arms[0].first, _recipe(arms[0])) if arms else RunPictures()
     shown = next((arm for arm in reversed(arms) if arm.reading not in ("zero_shot", "oracle")), None)
     told = [*missing, *pictures.missing]
     samples = [] if shown is None else _samples(shown, pictures, thumbs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from PIL import Image
 
 from gen2real.errors import ImageSetError
 from gen2real.imagesets.decoding import decode
+
+_AT_ONCE, _WORKERS = 64, 2
 
 
 @dataclass(frozen=True)
@@ -40,29 +43,44 @@ class Thumbnails:
 
     def of(self, path: Path) -> Thumbnail | None:
         """The picture's thumbnail; None past the budget and where it does not decode."""
-        if path not in self._made:
-            self._made[path] = self._make(path)
+        self.prepare([path])
         return self._made[path]
 
-    def first(self, paths: Sequence[Path], count: int) -> list[Thumbnail]:
-        """Those of the first `count` pictures, less those that cannot be shown."""
-        return [found for path in paths[:count] if (found := self.of(path)) is not None]
+    def prepare(self, paths: Sequence[Path]) -> None:
+        """Makes the thumbnails of many pictures at once; which ones fit the budget depends on their order alone."""
+        new = [path for path in dict.fromkeys(paths) if path not in self._made]
+        for start in range(0, len(new), _AT_ONCE):
+            part = new[start : start + _AT_ONCE]
+            if self.spent >= self.budget:
+                self._made |= dict.fromkeys(part)
+                self.left_out += len(part)
+            else:
+                for path, made in zip(part, self._all(part), strict=True):
+                    self._made[path] = self._counted(path, made)
+
+    def _all(self, paths: Sequence[Path]) -> list[Thumbnail | None]:
+        if len(paths) == 1:
+            return [self._make(paths[0])]
+        with ThreadPoolExecutor(_WORKERS) as pool:
+            return list(pool.map(self._make, paths))
+
+    def _counted(self, path: Path, made: Thumbnail | None) -> Thumbnail | None:
+        if made is None:
+            self.unreadable.append(path)
+        elif self.spent + len(made.uri) > self.budget:
+            self.left_out += 1
+        else:
+            self.spent += len(made.uri)
+            return made
+        return None
 
     def _make(self, path: Path) -> Thumbnail | None:
-        if self.spent >= self.budget:
-            self.left_out += 1
-            return None
         try:
             picture = decode(path, shortest_side=self.side)
         except (ImageSetError, OSError):
-            self.unreadable.append(path)
             return None
         picture.thumbnail((self.side, self.side), Image.Resampling.LANCZOS)
         stream = io.BytesIO()
-        picture.save(stream, "WEBP", quality=82, method=4)
+        picture.save(stream, "WEBP", quality=82, method=2)
         uri = f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
-        if self.spent + len(uri) > self.budget:
-            self.left_out += 1
-            return None
-        self.spent += len(uri)
         return Thumbnail(uri, *picture.size)
