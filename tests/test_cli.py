@@ -54,6 +54,7 @@ COMMANDS = {
         *IMPORTS, "--caption-column", "--label-column", "--names", "--path-column", "--root",
     ],
     "import webdataset SOURCE": ["--json", "--names", "--on-unreadable", "--origin", "--out"],
+    "inspect IMAGE_SET": ["--json", "--out"],
     "kit DOMAIN": ["--count", "--json", "--out", "--seed", "--split", "--toys"],
     "report RUNS": ["--json", "--out"],
     "train RECIPE": ["--dry-run", "--json", "--set"],
