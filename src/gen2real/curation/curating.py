@@ -30,7 +30,7 @@ from torch import Tensor
 from gen2real.config import to_json
 from gen2real.curation import record, rules
 from gen2real.curation.leakage import EvaluationPictures, find_leaks
-from gen2real.curation.looking import Looks, crop_likeness, look_at
+from gen2real.curation.looking import Looks, look_at, same_picture_cosine, sample_of
 from gen2real.curation.scores import SafetyModel, real_likeness, text_scores
 from gen2real.curation.search import Index, connected, cosine_pairs, hamming_pairs
 from gen2real.curation.settings import UNSAFE_WORDS, CurateConfig
@@ -241,7 +241,9 @@ class _Curator:
         limit = self.config.leak_cosine
         if limit == "auto":
             paths = [path for tested in evaluation for path in tested.image_set.paths]
-            limit = crop_likeness(self.encoder, paths, torch.cat([tested.features for tested in evaluation]))
+            features_of_all = torch.cat([tested.features for tested in evaluation])
+            different = sample_of(len(paths))[:, None] != torch.arange(len(paths))[None, :]
+            limit = same_picture_cosine(self.encoder, paths, features_of_all, different)
         self.resolved["leak_cosine"] = limit
         return find_leaks(
             len(self.source), place, seen, features, looks, evaluation, bits=self.config.leak_bits, cosine=limit
@@ -253,7 +255,9 @@ class _Curator:
         limit = config.duplicate_cosine
         if limit == "auto":
             assert self.encoder is not None
-            limit = crop_likeness(self.encoder, seen.paths, features)
+            classes = torch.from_numpy(seen.labels)
+            different = classes[sample_of(len(seen))][:, None] != classes[None, :]
+            limit = same_picture_cosine(self.encoder, seen.paths, features, different)
         self.resolved["duplicate_cosine"] = limit
         labels, codes = seen.labels, looks.codes(looks.clear, 0)
 

@@ -58,22 +58,39 @@ def look_at(paths: Sequence[Path], *, workers: int = 4) -> Looks:
     return Looks(faults, np.array(blank, dtype=bool), hashes)
 
 
-@torch.no_grad()
-def crop_likeness(encoder: DualEncoder, paths: Sequence[Path], features: Tensor, *, batch_size: int = 64) -> float:
-    """The median cosine between a picture and its own middle (nine tenths of each side), of at most 256 pictures.
+def same_picture_cosine(
+    encoder: DualEncoder, paths: Sequence[Path], features: Tensor, different: Tensor | None, *, batch_size: int = 64
+) -> float:
+    """From which cosine on two pictures are one to this encoder, whose cosines mean nothing by themselves.
 
-    It says what "the same picture" is in this encoder's eyes, whose cosines mean nothing by themselves. features: [N D]
-    of the pictures.
+    It is the median cosine between a picture and its own middle (nine tenths of each side); or, where an encoder sees
+    too little for that, the cosine that only one picture in a hundred reaches with a picture that is surely another.
+    Of at most 256 pictures, evenly spread.
+
+    features: [N D] of the pictures. different: bool [K N], for the K = len(sample_of(N)) sampled pictures which of all
+        are surely other ones; None: not known.
     """
-    chosen = np.unique(np.linspace(0, len(paths) - 1, num=min(len(paths), SAMPLE)).astype(int))
-    device = encoder.logit_scale.device
-    cosines = []
-    for start in range(0, len(chosen), batch_size):
-        rows = chosen[start : start + batch_size]
-        pixels = torch.stack([encoder.preprocess.geometry(_middle(decode(paths[row]))) for row in rows])
-        cropped = encoder.encode_image(encoder.preprocess.normalize(pixels.to(device))).float().cpu()
-        cosines.append((normalize(cropped, dim=-1) * normalize(features[rows], dim=-1)).sum(dim=-1))
-    return float(torch.cat(cosines).median())
+    rows = sample_of(len(paths))
+    crops = []
+    for start in range(0, len(rows), batch_size):
+        crops.append(_encode_middles(encoder, [paths[row] for row in rows[start : start + batch_size]]))
+    own, unit = normalize(features[rows], dim=-1), normalize(features, dim=-1)
+    limit = float((normalize(torch.cat(crops), dim=-1) * own).sum(dim=-1).median())
+    if different is not None and different.any():
+        nearest = (own @ unit.T).masked_fill(~different, -1.0).amax(dim=1)
+        limit = max(limit, float(nearest.quantile(0.99)))
+    return limit
+
+
+def sample_of(count: int) -> Tensor:
+    """Int64 [≤ 256]: the rows that `same_picture_cosine` looks at."""
+    return torch.linspace(0, count - 1, min(count, SAMPLE)).long()
+
+
+@torch.no_grad()
+def _encode_middles(encoder: DualEncoder, paths: Sequence[Path]) -> Tensor:
+    pixels = torch.stack([encoder.preprocess.geometry(_middle(decode(path))) for path in paths])
+    return encoder.encode_image(encoder.preprocess.normalize(pixels.to(encoder.logit_scale.device))).float().cpu()
 
 
 def _middle(picture: Image.Image) -> Image.Image:

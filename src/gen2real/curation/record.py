@@ -148,17 +148,14 @@ def draw_histograms(folder: Path, summaries: Mapping[str, Any], limits: Mapping[
     with atomic_folder(folder) as partial, mpl.rc_context({"svg.hashsalt": "gen2real", "svg.fonttype": "none"}):
         for name, summary in summaries.items():
             bins = summary["histogram"]
-            figure = Figure(figsize=(5.2, 2.4), layout="constrained")
+            figure = Figure(figsize=(5.2, 2.4))
             FigureCanvasSVG(figure)
             figure.patch.set_alpha(0)
+            figure.subplots_adjust(left=0.13, right=0.98, bottom=0.22, top=0.96)
             axes = figure.add_subplot(facecolor="none")
-            edges = np.array(bins["edges"])
-            widths = np.diff(edges)
-            axes.bar(edges[:-1], bins["kept"], widths, align="edge", color=_KEPT, label="kept")
-            axes.bar(
-                edges[:-1], bins["left_out"], widths, bottom=bins["kept"], align="edge", color=_LEFT_OUT,
-                label="left out",
-            )  # fmt: skip
+            kept, both = np.array(bins["kept"]), np.array(bins["kept"]) + bins["left_out"]
+            axes.stairs(kept, bins["edges"], fill=True, color=_KEPT, label="kept")
+            axes.stairs(both, bins["edges"], baseline=kept, fill=True, color=_LEFT_OUT, label="left out")
             if (limit := limits.get(name)) is not None:
                 axes.axvline(limit, color=_LINES, linestyle="--", label=f"limit {limit:g}")
             axes.set_xlabel(name.replace("_", "-"), color=_LINES)

@@ -20,6 +20,7 @@ from gen2real.imagesets.decoding import decode
 from gen2real.imagesets.loading import prefetch
 from gen2real.imagesets.manifest import ImageSet
 from gen2real.models.dual_encoder import DualEncoder
+from gen2real.models.transformers_encoders import without_progress_bars
 
 Scores = npt.NDArray[np.float64]
 OTHER_TEXTS = 1_000
@@ -95,7 +96,7 @@ def real_likeness(
     fold_of[turn] = np.arange(len(features)) % min(folds, len(features))
     scores = np.full(len(features), np.nan)
     for fold in range(min(folds, len(features))):
-        rest = torch.from_numpy(np.flatnonzero(fold_of != fold))
+        rest = torch.from_numpy(turn[fold_of[turn] != fold])
         size = min(len(rest), len(real), MAX_PER_SIDE)
         generated = features[rest[torch.randperm(len(rest), generator=generator)[:size]]]
         photographs = real[torch.randperm(len(real), generator=generator)[:size]]
@@ -117,7 +118,8 @@ class SafetyModel:
         from transformers import AutoImageProcessor, AutoModelForImageClassification
 
         try:
-            self._model = AutoModelForImageClassification.from_pretrained(name, use_safetensors=True).eval()
+            with without_progress_bars():
+                self._model = AutoModelForImageClassification.from_pretrained(name, use_safetensors=True).eval()
             # The one that needs no torchvision, on every machine: the same picture, the same score.
             self._processor = AutoImageProcessor.from_pretrained(name, backend="pil")
         except (OSError, ValueError, KeyError, ImportError) as error:

@@ -37,10 +37,10 @@ class CurateConfig(Config):
     duplicates: bool = Field(True, description="keep one of several near-duplicates in a class")
     duplicate_bits: int = Field(4, ge=0, le=16, description="of 64, by which perceptual hashes may differ")
     duplicate_cosine: Cosine | Literal["auto"] = Field(
-        "auto", description="auto: the median cosine between a picture and nine tenths of itself"
+        "auto", description="auto: measured on the encoder, by what a crop changes and by pictures of other classes"
     )
     evaluation: tuple[RecipePath, ...] = Field((), description="sets to be tested on: what is in them is left out")
-    leak_bits: int = Field(6, ge=0, le=16, description="of 64; mirrored and cropped pictures are compared as well")
+    leak_bits: int = Field(4, ge=0, le=16, description="of 64; mirrored and cropped pictures are compared as well")
     leak_cosine: Cosine | Literal["auto"] = "auto"
     safety: RecipeName | None = Field(None, description="an image-classification model in Hugging Face layout")
     unsafe_labels: tuple[str, ...] = Field((), description="of that model; none: those with a word such as nsfw")

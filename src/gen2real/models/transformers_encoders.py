@@ -194,7 +194,7 @@ def load_transformers(name: str, *, revision: str | None = None) -> Transformers
     import transformers
 
     folder = Path(name)
-    with _quiet():
+    with without_progress_bars():
         config = _explained(name, transformers.AutoConfig.from_pretrained, revision=revision)
         family = _FAMILIES.get(config.model_type)
         if family is None:
@@ -262,7 +262,7 @@ _NO_PICKLES = (
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def without_progress_bars() -> Iterator[None]:
     """Without transformers' own progress bars: one bar a command is enough."""
     from transformers.utils import logging
 
