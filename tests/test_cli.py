@@ -262,6 +262,23 @@ MISTAKES: list[tuple[str, str, str]] = [
     ("evaluate clip real --prompts nowhere.json", "", "nowhere.json"),
     ("evaluate clip real --task retrieval --templates simple", "Gen2RealError", "retrieval reads the captions"),
     ("gap generated real --encoder nowhere", "ModelError", "nowhere"),
+    (
+        "generate nowhere.txt",
+        "RecipeError",
+        "and --out missing; for example: gen2real generate nowhere.txt",
+    ),
+    ("generate nowhere.txt --generator clip --out out", "ImageSetError", "nowhere.txt"),
+    ("generate names.txt --generator clip --out out", "ModelError", "no model_index.json"),
+    ("generate names.txt --generator clip --out real", "ImageSetError", "no unfinished generation"),
+    ("generate names.txt --generator clip --out out --scheduler eular", "RecipeError", "did you mean euler"),
+    ("generate names.txt --generator clip --out out --size 5x5x5", "RecipeError", "as 768x512"),
+    ("generate names.txt --generator clip --out out --set seed=1", "RecipeError", "--set changes a recipe"),
+    ("generate names.txt --generator clip --out out --share 4/4", "RecipeError", "PLACE/COUNT"),
+    ("generate draw.yaml --steps 2", "RecipeError", "--set generators.0.steps=2"),
+    ("generate draw.yaml --set sead=2", "RecipeError", "did you mean seed"),
+    ("generate real --redraw red-0", "RecipeError", "Add --out red-0.png"),
+    ("generate real --redraw red-0 --out red.jpg", "RecipeError", "ends in .png or .webp"),
+    ("generate real --redraw rde-0 --out red.png", "ImageSetError", "did you mean 'red-0'"),
     ("export nowhere tars", "ImageSetError", "nowhere"),
     ("import imagefoldr x --out y", "UnknownCommandError", 'Did you mean "imagefolder"'),
     ("import imagefolder x", "MissingArgumentError", "--out"),
@@ -277,6 +294,8 @@ MISTAKES: list[tuple[str, str, str]] = [
 @pytest.mark.parametrize(("words", "kind", "said"), MISTAKES, ids=[words for words, _, _ in MISTAKES])
 def test_a_mistake_ends_with_its_message(place: Path, words: str, kind: str, said: str) -> None:
     (place / "cmp.yaml").write_text("method: compare\noutput: out\nrecipe: head.yaml\narms: {a: {}}\n")
+    (place / "draw.yaml").write_text("method: generate\nsource: names.txt\noutput: out\ngenerators: [clip]\n")
+    (place / "names.txt").write_text("cat\n")
     (place / "soup.yaml").write_text("method: soup\noutput: out\nruns: [run]\n")
     before = set(place.iterdir())
     done = gen2real_(*words.split(), "--json")
@@ -388,9 +407,11 @@ def test_the_whole_chain(place: Path) -> None:
     first = done.value
     assert set(first) == {
         "output", "version", "method", "seed", "encoder", "name_only", "classes", "pictures", "generated_pictures_are",
-        "readings", "sweep", "saved", "diversity", "gap", "cost", "data", "environment",
+        "readings", "sweep", "saved", "diversity", "gap", "cost", "data", "sets", "environment", "report",
     }  # fmt: skip
     assert first["output"] == "chain/run"
+    assert first["report"] == "chain/run/report.html"
+    assert "<!doctype html>" in (place / "chain" / "run" / "report.html").read_text()
     stamp = (place / "chain" / "run" / "result.json").stat().st_mtime_ns
     assert gen2real_(*train).value == first
     assert (place / "chain" / "run" / "result.json").stat().st_mtime_ns == stamp

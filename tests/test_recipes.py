@@ -13,17 +13,19 @@ import pytest
 from gen2real.comparison import compare
 from gen2real.config import load_recipe
 from gen2real.errors import RecipeError
+from gen2real.generation import GenerateConfig, generate
 from gen2real.methods import CONFIGS, run
 from gen2real.methods.result import Result
 from gen2real.methods.settings import CompareConfig
 from gen2real.recipe import read_recipe
-from tiny import tiny_clip
+from tiny import tiny_clip, tiny_stable_diffusion
 from tiny_sets import colour_set
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").glob("*/*.yaml"))
-TRAININGS = [path for path in RECIPES if path.parent.name != "compare"]
 COMPARISONS = [path for path in RECIPES if path.parent.name == "compare"]
+GENERATIONS = [path for path in RECIPES if path.parent.name == "generate"]
+TRAININGS = [path for path in RECIPES if path not in (*COMPARISONS, *GENERATIONS)]
 
 
 def named(path: Path) -> str:
@@ -35,6 +37,7 @@ class World:
     """Tiny stand-ins for what a user brings."""
 
     root: Path
+    generator: Path
 
     @property
     def changes(self) -> dict[str, Any]:
@@ -57,11 +60,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     colour_set(root / "shots", origin="real", per_class=2, seed=1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GEN2REAL_CACHE", str(root / "cache"))
-        yield World(root)
+        yield World(root, tiny_stable_diffusion(root / "sd"))
 
 
 def test_there_are_recipes() -> None:
-    assert {"regft/regft", "regft/faithful", "regft/head", "flyp/flyp", "compare/regft"} <= {*map(named, RECIPES)}
+    wanted = {"regft/regft", "regft/faithful", "regft/head", "flyp/flyp", "compare/regft", "generate/names"}
+    assert wanted <= {*map(named, RECIPES)}
 
 
 def header(path: Path) -> str:
@@ -75,7 +79,7 @@ def test_its_top_says_command_hardware_time_and_result(path: Path) -> None:
     said = header(path)
     for word in ("Command:", "Hardware:", "Time:", "Expected:"):
         assert re.search(rf"^{word} +\S", said, re.MULTILINE), f"{path} does not say {word}"
-    verb = "compare" if path in COMPARISONS else "train"
+    verb = path.parent.name if path in (*COMPARISONS, *GENERATIONS) else "train"
     assert f"gen2real {verb} {path.relative_to(ROOT).as_posix()}" in said
 
 
@@ -83,9 +87,9 @@ def test_its_top_says_command_hardware_time_and_result(path: Path) -> None:
 def test_its_command_asks_for_what_the_recipe_leaves_open(path: Path) -> None:
     said = header(path)
     given = re.findall(r"--set (\S+?)='?(\[?[\w.-]+\]?)'?(?:\s|$)", said)
-    types = {**CONFIGS, "compare": CompareConfig}
+    types = {**CONFIGS, "compare": CompareConfig, "generate": GenerateConfig}
     config: Any = load_recipe(path, types, [f"{key}={value}" for key, value in given])
-    if path not in COMPARISONS:
+    if path in TRAININGS:
         assert config.data.generated
         with pytest.raises(RecipeError, match=r"data\.generated: .*at least one image set"):
             load_recipe(path, types)
@@ -106,6 +110,21 @@ def test_it_runs_a_step(world: World, tmp_path: Path, path: Path) -> None:
     assert {"zero_shot", "tuned", "blend"} <= set(result.readings)
     assert "real" in result.readings["tuned"]
     assert (tmp_path / "run" / "model" / "gen2real.json").exists()
+
+
+@pytest.mark.parametrize("path", GENERATIONS, ids=named)
+def test_it_draws(world: World, tmp_path: Path, path: Path) -> None:
+    source = tmp_path / ("names.txt" if path.stem != "captions" else "captions.jsonl")
+    source.write_text("cat\ndog\n" if path.stem != "captions" else '{"caption": "a cat"}\n')
+    per_class = {} if path.stem == "captions" else {"per_class": 1}
+    small = {"name": str(world.generator), "steps": 1, "width": 32, "height": 32}
+    changes = {f"generators.0.{key}": value for key, value in small.items()} | per_class
+    changes |= {"source": source, "output": tmp_path / "set", "device": "cpu"}
+    config = load_recipe(path, {"generate": GenerateConfig}, [f"{key}={value}" for key, value in changes.items()])
+    assert isinstance(config, GenerateConfig)
+    made = generate(config, quiet=True)
+    assert made is not None
+    assert len(made) == len(source.read_text().splitlines())
 
 
 @pytest.mark.parametrize("path", COMPARISONS, ids=named)

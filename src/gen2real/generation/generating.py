@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -65,19 +65,18 @@ def generate(config: GenerateConfig, *, quiet: bool = False, share: Share | None
         return writer.finish()
     done = writer.done()
     own = plan.share(share.place, share.count)
-    left = [one for one in own if one.id not in done]
+    written = sum(one.id in done for one in own)
     title = "drawing" if share.count == 1 else f"drawing (part {share.place} of {share.count})"
-    with WorkProgress(title, start=len(own) - len(left), total=len(own), quiet=quiet) as progress:
-        written = len(own) - len(left)
+    with WorkProgress(title, start=written, total=len(own), quiet=quiet) as progress:
         for place, settings in enumerate(config.generators):
-            todo = ordered(one for one in left if one.generator == place)
-            if not todo:
+            pictures = ordered(one for one in own if one.generator == place)
+            if all(one.id in done for one in pictures):
                 continue
             generator = load_generator(settings, device=config.device, dtype=config.dtype, local_rank=share.local)
             _refuse_another_generator(generator, done.values())
             refuse_short_disk(config, generator, sum(one.id not in done for one in plan.pictures))
             writer.begin()
-            for _ in _draw(config, Painter(generator), todo, writer):
+            for _ in _draw(config, Painter(generator), pictures, writer, done):
                 written += 1
                 progress.update(written)
             del generator
@@ -116,30 +115,44 @@ def free_bytes(config: GenerateConfig) -> int:
 
 
 def _draw(
-    config: GenerateConfig, painter: Painter, todo: Iterable[PlannedPicture], writer: SetWriter
-) -> Iterable[None]:
-    """Draws `todo` in full batches; yields once a picture when its file and line are written.
+    config: GenerateConfig, painter: Painter, pictures: list[PlannedPicture], writer: SetWriter, done: Container[str]
+) -> Iterator[None]:
+    """Draws those of `pictures` that are not done; yields once a picture when its file and line are written.
 
-    Pictures are encoded and written in a thread while the next batch is drawn. A picture with a fault goes into the
-    next batch with its next seed.
+    The batches are those of the whole list, whatever is done of it, so that a resumed generation ends with the bits of
+    one in a piece: of a batch that a kill has cut, all is drawn and what was missing is kept. Pictures are encoded and
+    written in a thread while the next batch is drawn.
     """
     size = batch_size_of(config, painter.generator)
-    queue = deque((one, 0) for one in todo)
     with ThreadPoolExecutor(1, thread_name_prefix="writer") as thread:
         waiting: deque[Future[int]] = deque()
-        while queue:
-            batch = [queue.popleft() for _ in range(min(size, len(queue)))]
-            seeds = [seed_of(config.seed, one.id, redraws) for one, redraws in batch]
-            drawn = painter.draw([one.prompt for one, _ in batch], seeds)
-            for (one, redraws), seed, found in reversed(list(zip(batch, seeds, drawn, strict=True))):
-                if found.fault is not None and redraws < config.max_redraws:
-                    queue.appendleft((one, redraws + 1))
-                    continue
-                row = {**painter.generator.provenance, "seed": seed, "redraws": redraws}
-                waiting.append(thread.submit(writer.store, one, found.pixels, row, _reason(found, redraws)))
-            while len(waiting) > size or (waiting and not queue):
+        for start in range(0, len(pictures), size):
+            batch = pictures[start : start + size]
+            if all(one.id in done for one in batch):
+                continue
+            for one, found, seed, redraws in _sound(config, painter, batch):
+                if one.id not in done:
+                    row = {**painter.generator.provenance, "seed": seed, "redraws": redraws}
+                    waiting.append(thread.submit(writer.store, one, found.pixels, row, _reason(found, redraws)))
+            while len(waiting) > size:
                 waiting.popleft().result()
                 yield
+        while waiting:
+            waiting.popleft().result()
+            yield
+
+
+def _sound(
+    config: GenerateConfig, painter: Painter, batch: list[PlannedPicture]
+) -> Iterator[tuple[PlannedPicture, Drawn, int, int]]:
+    """(picture, what was drawn, its seed, redraws): those with a fault again, until no redraw is left."""
+    for redraws in range(config.max_redraws + 1):
+        seeds = [seed_of(config.seed, one.id, redraws) for one in batch]
+        drawn = list(zip(batch, painter.draw([one.prompt for one in batch], seeds), seeds, strict=True))
+        batch = [] if redraws == config.max_redraws else [one for one, found, _ in drawn if found.fault is not None]
+        yield from ((one, found, seed, redraws) for one, found, seed in drawn if one not in batch)
+        if not batch:
+            return
 
 
 def _reason(found: Drawn, redraws: int) -> str | None:

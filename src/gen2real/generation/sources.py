@@ -12,7 +12,7 @@ from gen2real.generation.settings import GenerateConfig
 from gen2real.imagesets.importers.table import CAPTION_NAMES, LABEL_NAMES, table_rows, texts_of
 from gen2real.imagesets.manifest import ClassName, ImageSet
 from gen2real.imagesets.slugs import unique_slugs
-from gen2real.prompts import prompts_for, read_class_names
+from gen2real.prompts import GENERATION_TEMPLATES, prompts_for, read_class_names
 
 _DEFAULT_PER_CLASS = 10
 
@@ -43,7 +43,9 @@ def read_subjects(config: GenerateConfig) -> tuple[list[Subject], list[ClassName
     """
     if not config.of_captions:
         names = read_class_names(config.source)
-        wordings = prompts_for(names, templates=config.templates, file=config.prompts)
+        # A dataset's template to draw with is not always the one to classify with.
+        templates = GENERATION_TEMPLATES.get(str(config.templates), config.templates)
+        wordings = prompts_for(names, templates=templates, file=config.prompts)
         classes = [ClassName(label, name) for label, name in zip(unique_slugs(names), names, strict=True)]
         count = config.per_class or _DEFAULT_PER_CLASS
         return [
