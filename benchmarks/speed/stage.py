@@ -38,20 +38,30 @@ def clip_config(model: str, vocabulary: int = 512) -> Any:
     )
 
 
+def clip_tokenizer() -> tuple[Any, dict[str, int]]:
+    """CLIP's tokenizer over single letters, and the ids that a text tower's config needs."""
+    from tokenizers import pre_tokenizers
+    from transformers import CLIPTokenizer
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    tokenizer = CLIPTokenizer(vocab={word: place for place, word in enumerate(words)}, merges=[], model_max_length=77)
+    end = len(words) - 1
+    return tokenizer, {"vocab_size": len(words), "bos_token_id": end - 1, "eos_token_id": end, "pad_token_id": end}
+
+
 def make_model(folder: Path, model: str, seed: int) -> Path:
     """A folder that `transformers` and gen2real load: random weights, a tokenizer of single letters."""
     import torch
-    from tokenizers import pre_tokenizers
-    from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+    from transformers import CLIPImageProcessorPil, CLIPModel
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    tokenizer, ids = clip_tokenizer()
     torch.manual_seed(seed)
-    config = clip_config(model, len(words))
+    config = clip_config(model, ids["vocab_size"])
     CLIPModel(config).save_pretrained(folder)
-    CLIPTokenizer(vocab={word: place for place, word in enumerate(words)}, merges=[]).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     side = config.vision_config.image_size
     CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side}).save_pretrained(
         folder

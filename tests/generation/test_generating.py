@@ -21,7 +21,7 @@ from gen2real.generation.drawing import Drawn, Painter
 from gen2real.generation.generators import content_of, libraries_quiet
 from gen2real.generation.pictures import encode_picture
 from gen2real.generation.plan import seed_of
-from gen2real.imagesets import ImageSet, perceptual_hash
+from gen2real.imagesets import ImageSet, decode, perceptual_hash
 
 Make = Callable[..., GenerateConfig]
 
@@ -51,7 +51,7 @@ def test_a_row_says_all_that_made_its_picture(config: Make, sd: Path) -> None:
     assert (len(found), len(found.kept()), found.class_names) == (6, 6, ["cat", "red dog", "F-16A/B"])
     row = list(found.rows())[3]
     path = found.root / row["path"]
-    pixels = np.asarray(Image.open(path))
+    pixels = np.asarray(decode(path))
     versions = row.pop("versions")
     assert f"gen2real={gen2real.__version__} torch={torch.__version__} diffusers=" in versions
     assert row == {
@@ -127,7 +127,7 @@ def test_several_generators_draw_one_set(config: Make, sd: Path, xl: Path) -> No
     rows = list(found.rows())
     assert [row["generator"] for row in rows] == [str(sd), str(xl)] * 3
     assert [(row["steps"], row["width"], row["height"]) for row in rows[:2]] == [(2, 32, 32), (1, 48, 40)]
-    assert [Image.open(path).size for path in found.paths[:2]] == [(32, 32), (48, 40)]
+    assert [decode(path).size for path in found.paths[:2]] == [(32, 32), (48, 40)]
 
 
 def test_a_blank_picture_is_drawn_with_its_next_seed(config: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,9 @@ from types import ModuleType
 
 import pytest
 
+from tiny import tiny_clip, tiny_stable_diffusion
+from tiny_sets import colour_set
+
 SPEED = Path(__file__).parents[2] / "benchmarks" / "speed"
 ARMS = {
     "ours-bfloat16",
@@ -59,3 +62,26 @@ def test_a_picture_of_vit_b_16_costs_what_is_known(finetune: ModuleType) -> None
     attention = 12 * 2 * 197**2 * 768
     patches = 196 * 768 * 3 * 16**2
     assert finetune.flop_a_picture("vit-b-16") == pytest.approx(6 * (linear + attention + patches), rel=1e-3)
+
+
+@pytest.mark.filterwarnings("default")
+def test_the_drawing_benchmark_measures_speed_and_quality(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(SPEED))
+    generate = importlib.import_module("generate")
+    folders = ["--generator", tiny_stable_diffusion(tmp_path / "sd"), "--encoder", tiny_clip(tmp_path / "clip")]
+    folders += ["--reference", colour_set(tmp_path / "real", origin="real", per_class=2).root]
+    sizes = "--pictures 3 --quality-pictures 6 --candidates 1 2 --steps 2 --batch-size 2 --rounds 1 --threads 1"
+    generate.main([*map(str, folders), *sizes.split(), "--out", str(tmp_path / "out.json")])
+    report = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    found = report["quality"]
+    ours = [name for name in found["distances"] if name != "plain"]
+    assert ours[0] == "ours in 1"
+    assert (found["steps"] is None) == (found["distances"][ours[-1]]["mean"] > found["at_most"])
+    arms = {"plain", "ours, equal steps", "ours, equal steps, float32"}
+    assert set(report["arms"]) == arms | ({"ours, equal quality"} if found["steps"] else set())
+    assert report["times_plain"]["plain"] == 1.0
+    assert all(one["a_second"] > 0 for one in report["arms"].values())
+    assert str(tmp_path) not in json.dumps(report["arms"])
+    assert "kernel distance to 8 reference pictures" in capsys.readouterr().out

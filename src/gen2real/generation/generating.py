@@ -76,7 +76,7 @@ def generate(config: GenerateConfig, *, quiet: bool = False, share: Share | None
             _refuse_another_generator(generator, done.values())
             refuse_short_disk(config, generator, sum(one.id not in done for one in plan.pictures))
             writer.begin()
-            for _ in _draw(config, Painter(generator), pictures, writer, done):
+            for _ in draw_pictures(config, Painter(generator), pictures, writer, done):
                 written += 1
                 progress.update(written)
             del generator
@@ -114,7 +114,7 @@ def free_bytes(config: GenerateConfig) -> int:
     return shutil.disk_usage(next(folder for folder in (whole, *whole.parents) if folder.exists())).free
 
 
-def _draw(
+def draw_pictures(
     config: GenerateConfig, painter: Painter, pictures: list[PlannedPicture], writer: SetWriter, done: Container[str]
 ) -> Iterator[None]:
     """Draws those of `pictures` that are not done; yields once a picture when its file and line are written.
