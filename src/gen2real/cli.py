@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 from cyclopts import App, CycloptsError, Parameter
 
 from gen2real import __version__
+from gen2real.cli_report import report_on
 from gen2real.errors import Gen2RealError
 
 if TYPE_CHECKING:
@@ -98,7 +99,8 @@ def train(
         return
     result = run(config, quiet=json or not _is_first_process())
     if result is not None:
-        _say({"output": str(result.folder), **result.summary}, _told(result), json)
+        page = report_on(result.folder)
+        _say({"output": str(result.folder), "report": page, **result.summary}, _told(result, page), json)
 
 
 @app.command
@@ -126,12 +128,15 @@ def compare(
     table = run_comparison(config, quiet=quiet, on_run=None if quiet else lambda line: print(line, file=sys.stderr))
     if table is None:
         return
+    page = report_on(config.output)
     if json:
-        _say(table.to_json(), "", json)
+        _say({**table.to_json(), "report": page}, "", json)
         return
     heads, lines = table.cells()
     _print_table(heads, lines)
     print(f"{config.output / 'table.md'}, table.csv and table.json hold the same.")
+    if page is not None:
+        print(f"the report: {page}")
 
 
 @app.command
@@ -435,7 +440,7 @@ def _print_retrieval(found: Retrieval) -> None:
     _print_table(["measure", "pictures → texts", "texts → pictures"], lines)
 
 
-def _told(result: Result) -> str:
+def _told(result: Result, page: str | None) -> str:
     """A finished run in a few lines."""
     lines = []
     for name, reading in result.readings.items():
@@ -449,7 +454,8 @@ def _told(result: Result) -> str:
         )
     saved = result.folder / "model"
     end = f"the model: {saved}" if saved.exists() else "no model folder was asked for (save_model: false)"
-    return "\n".join([*lines, f"the run: {result.folder}", end])
+    report = [] if page is None else [f"the report: {page}"]
+    return "\n".join([*lines, f"the run: {result.folder}", end, *report])
 
 
 if __name__ == "__main__":

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json as jsonlib
+import warnings
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
+
+from gen2real.errors import Gen2RealError
 
 Json = Annotated[
     bool, Parameter(name="--json", help="one JSON object on standard output, for programs", show_default=False)
@@ -27,6 +30,17 @@ def report(
 
     written = write_report(runs, out)
     print(jsonlib.dumps({"report": str(written)}) if json else f"{written}: open it in a browser")
+
+
+def report_on(folder: Path) -> str | None:
+    """The report of what has just ended in `folder`. Where it cannot be written, the work is not lost: it warns."""
+    from gen2real.report import write_report
+
+    try:
+        return str(write_report(folder))
+    except (Gen2RealError, OSError) as error:
+        warnings.warn(f"the report was not written: {error}\nAgain: gen2real report {folder}", stacklevel=2)
+        return None
 
 
 def inspect(

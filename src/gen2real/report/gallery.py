@@ -242,11 +242,11 @@ class _Looked:
         }
 
     def told(self, row: int) -> str:
-        """A row's first score, and why it was dropped."""
+        """A row's first score, and whether it was dropped."""
         said = [
             f"{name} {values[row]:.3f}" for name, values in list(self.scores.items())[:1] if np.isfinite(values[row])
         ]
-        return " · ".join([*said, *([] if self.kept[row] else [f"dropped: {self.reasons[row]}"])])
+        return " · ".join([*said, *([] if self.kept[row] else ["dropped"])])
 
     def _column(self, name: str) -> Sequence[Any]:
         return self._columns.get(name, [None] * len(self.image_set))
