@@ -42,7 +42,7 @@ COMMANDS = {
     "export IMAGE_SET OUT": ["--json", "--shard-size"],
     "gap GENERATED REAL": ["--encoder", "--json", "--on-unreadable"],
     "generate SOURCE": [
-        "--batch-size", "--device", "--dry-run", "--format", "--generator", "--guidance", "--json",
+        "--batch-size", "--device", "--dry-run", "--dtype", "--format", "--generator", "--guidance", "--json",
         "--negative-prompt", "--out", "--per-caption", "--per-class", "--prompts", "--redraw", "--scheduler", "--seed",
         "--set", "--share", "--size", "--steps", "--templates",
     ],
@@ -272,13 +272,22 @@ MISTAKES: list[tuple[str, str, str]] = [
     ("generate names.txt --generator clip --out real", "ImageSetError", "no unfinished generation"),
     ("generate names.txt --generator clip --out out --scheduler eular", "RecipeError", "did you mean euler"),
     ("generate names.txt --generator clip --out out --size 5x5x5", "RecipeError", "as 768x512"),
-    ("generate names.txt --generator clip --out out --set seed=1", "RecipeError", "--set changes a recipe"),
+    ("generate names.txt --generator clip --out out --set sead=1", "RecipeError", "did you mean seed"),
     ("generate names.txt --generator clip --out out --share 4/4", "RecipeError", "PLACE/COUNT"),
     ("generate draw.yaml --steps 2", "RecipeError", "--set generators.0.steps=2"),
     ("generate draw.yaml --set sead=2", "RecipeError", "did you mean seed"),
     ("generate real --redraw red-0", "RecipeError", "Add --out red-0.png"),
     ("generate real --redraw red-0 --out red.jpg", "RecipeError", "ends in .png or .webp"),
     ("generate real --redraw rde-0 --out red.png", "ImageSetError", "did you mean 'red-0'"),
+    ("curate generated", "MissingArgumentError", "--encoder"),
+    ("curate nowhere --encoder clip", "ImageSetError", "nowhere does not exist"),
+    ("curate generated --encoder nowhere", "ModelError", "nowhere"),
+    ("curate generated --encoder clip --keep-margin 2", "RecipeError", "keep_margin: given 2"),
+    ("curate generated --encoder clip --keep-margni 0.5", "UnknownOptionError", "Did you mean --keep-margin"),
+    ("curate generated --encoder clip --set duplicate_cosin=1", "RecipeError", "did you mean duplicate_cosine"),
+    ("curate generated --encoder clip --name manifest.parquet", "RecipeError", "never rewritten"),
+    ("curate generated --encoder clip --evaluation nowhere", "ImageSetError", "nowhere does not exist"),
+    ("curate generated --encoder clip --min-similarity 1", "ImageSetError", "no picture would be left: similarity 24"),
     ("export nowhere tars", "ImageSetError", "nowhere"),
     ("import imagefoldr x --out y", "UnknownCommandError", 'Did you mean "imagefolder"'),
     ("import imagefolder x", "MissingArgumentError", "--out"),
@@ -447,6 +456,38 @@ def test_the_whole_chain(place: Path) -> None:
     assert len(shards) == 3
     back = gen2real_("import", "webdataset", "chain/tars", "--out", "chain/back", "--json").value
     assert (back["pictures"], back["labelled"], back["classes"]) == (12, 12, 3)
+
+
+def test_curated_and_trained_on(place: Path) -> None:
+    colour_set(place / "curated" / "set", per_class=5)
+    curate = ("curate", "curated/set", "--encoder", "clip", "--evaluation", "real", "--keep-margin", "0.6")
+    curate = (*curate, "--set", "duplicate_cosine=1", "--set", "leak_cosine=1")
+    done = gen2real_(*curate, "--json")
+    assert (done.code, done.err) == (0, "")
+    found = done.value
+    assert (found["manifest"], found["pictures"], found["kept"]) == ("curated/set/curated.parquet", 20, 12)
+    assert found["rules"] == {"margin": 8}
+    assert set(found) == {
+        "manifest", "version", "name", "pictures", "kept", "rules", "classes", "without_class", "thresholds",
+        "duplicate_groups", "encoder", "scores", "drawings", "notes", "warnings", "seconds", "pictures_per_second",
+        "config", "inputs",
+    }  # fmt: skip
+    said = gen2real_(*curate).out
+    assert said.startswith("12 of 20 pictures are kept.\n       8  margin\nClasses that lost most: red (3 of 5)")
+    assert "Note: it was not said which encoder will be trained" in said
+    refused = gen2real_(*curate, "--real", "real")
+    assert (refused.code, "--name curated-2.parquet" in refused.err) == (2, True)
+    manifest = re.search(r"data\.generated='(\[.*\])'", said)
+    assert manifest
+    train = ("train", "head.yaml", "--set", f"data.generated={manifest[1]}", "--set", "output=curated/run", "--json")
+    pictures = gen2real_(*train).value["pictures"]
+    assert pictures["generated"] + pictures["held_out"] == 12
+
+
+def test_a_typo_in_a_curation_is_told_before_torch_is_loaded(place: Path) -> None:
+    done = program("curate", "generated", "--encoder", "clip", "--keep-margin", "2", cwd=place, code=TYPO)
+    assert done.code == 2
+    assert "heavy: []" in done.err
 
 
 def test_people_read_lines(place: Path) -> None:

@@ -316,7 +316,8 @@ def _message(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     if type(error).__name__ == "OutOfMemoryError":
-        return f"{str(error).splitlines()[0]}\nTake a smaller part at a time: --set training.accumulation=2, or more."
+        less = "--batch-size 1" if "generate" in sys.argv[1:2] else "--set training.accumulation=2, or more"
+        return f"{str(error).splitlines()[0]}\nTake a smaller part at a time: {less}."
     return str(error)
 
 

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from gen2real.config import load_recipe, parse_config
 from gen2real.errors import RecipeError
 from gen2real.generation.settings import SCHEDULERS, GenerateConfig
+from gen2real.recipe import Recipe
 
 if TYPE_CHECKING:
     from gen2real.imagesets import ImageSet
@@ -45,9 +46,13 @@ def generate(
     seed: Annotated[int | None, Parameter(help="[default: 0]")] = None,
     batch_size: Annotated[int | None, Parameter(help="[default: what fills the device]")] = None,
     device: Annotated[str | None, Parameter(help="[default: auto]")] = None,
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"] | None, Parameter(help="[default: auto]")
+    ] = None,
     share: Annotated[str | None, Parameter(help="0/4: the first quarter, on the first of four machines")] = None,
     set: Annotated[
-        tuple[str, ...], Parameter(name="--set", help="key=value over a recipe; may be repeated", show_default=False)
+        tuple[str, ...],
+        Parameter(name="--set", help="key=value, as max_redraws=5; may be repeated", show_default=False),
     ] = (),
     redraw: Annotated[str | None, Parameter(help="one picture of the image set SOURCE, by its id, into --out")] = None,
     dry_run: Annotated[
@@ -68,6 +73,7 @@ def generate(
         "seed": seed,
         "batch_size": batch_size,
         "device": device,
+        "dtype": dtype,
     }
     drawing = {"scheduler": scheduler, "steps": steps, "guidance": guidance, "negative_prompt": negative_prompt}
     drawing |= _sides(size)
@@ -108,17 +114,20 @@ def _config(
         config = load_recipe(source, {"generate": GenerateConfig}, [*overrides, *typed_over])
         assert isinstance(config, GenerateConfig)
         return config
-    if overrides:
-        raise RecipeError(f"--set changes a recipe, and {source} is none; use the options of this command")
     missing = [option for option, value in (("--generator", generators), ("--out", out)) if not value]
     if missing:
         raise RecipeError(
             f"{' and '.join(missing)} missing; for example: gen2real generate {source} "
             "--generator runwayml/stable-diffusion-v1-5 --out sets/drawn"
         )
-    values = {"source": str(source), "output": str(out), **written}
-    values["generators"] = [{"name": name, **drawing} for name in generators]
-    return parse_config(GenerateConfig, values, source="gen2real generate")
+    drawn_by = [{"name": name, **drawing} for name in generators]
+    values = {"source": str(source), "output": str(out), **written, "generators": drawn_by}
+    typed = Recipe("gen2real generate", values=values)
+    for text in overrides:
+        typed.override(text)
+    if typed.faults:
+        raise RecipeError("\n".join(typed.faults))
+    return parse_config(GenerateConfig, typed.values, source="gen2real generate")
 
 
 def _report(made: ImageSet | None, config: GenerateConfig, as_json: bool) -> None:

@@ -164,7 +164,8 @@ def test_the_content_is_that_of_the_files(sd: Path, tmp_path: Path) -> None:
 
     copy = shutil.copytree(sd, tmp_path / "copy")
     assert content_of(copy) == content_of(sd)
-    (copy / "README.md").write_text("a note")
+    for extra in ("README.md", "unet/diffusion_pytorch_model.fp16.safetensors", "v1-5-pruned.safetensors"):
+        (copy / extra).write_text("of no part of it")
     assert content_of(copy) == content_of(sd)
     (copy / "model_index.json").write_text((copy / "model_index.json").read_text() + "\n")
     assert content_of(copy) != content_of(sd)

@@ -17,7 +17,7 @@ from gen2real.generation.generators import Generator, libraries_quiet
 from gen2real.imagesets.decoding import is_blank
 
 _EMBEDDINGS = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
-_REMEMBERED = 512
+_REMEMBERED = 64
 
 
 @dataclass(frozen=True)

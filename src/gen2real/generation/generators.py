@@ -15,8 +15,9 @@ import torch
 from torch import nn
 
 from gen2real.errors import MissingDependency, ModelError
-from gen2real.files import digest, sha256_of
+from gen2real.files import digest, read_json, sha256_of
 from gen2real.generation.settings import SCHEDULERS, GeneratorSettings
+from gen2real.training.memory import keep_freed_memory
 
 _DEFAULT_STEPS = 20
 # Their published step counts are 50 and more; DPM-Solver++ needs a fraction of that. A distilled model's scheduler
@@ -92,6 +93,8 @@ def load_generator(
         )
     pipeline.set_progress_bar_config(disable=True)
     encodes = _encodes(pipeline, takes)
+    if place.type == "cpu":
+        keep_freed_memory()
     with libraries_quiet():
         _place(pipeline, place, kind, encodes)
     name = _schedule(pipeline, settings)
@@ -115,8 +118,15 @@ def load_generator(
 
 
 def content_of(folder: Path) -> str:
-    """Hex SHA-256 over the names and bytes of a pipeline's files; notes beside them do not count."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix in _CONTENT)
+    """Hex SHA-256 over the names and bytes of the files that a pipeline loads from a folder.
+
+    Notes beside them do not count, nor do single-file checkpoints and variants such as `model.fp16.safetensors`, which
+    a hub repository's folder in the cache may hold or not.
+    """
+    index = folder / "model_index.json"
+    parts = [folder / name for name in read_json(index) if not name.startswith("_")]
+    found = [path for part in parts for path in part.rglob("*") if path.is_file() and path.suffix in _CONTENT]
+    files = [index, *sorted(path for path in found if path.suffix != ".safetensors" or "." not in path.stem)]
     return digest([[path.relative_to(folder).as_posix(), sha256_of(path)] for path in files])
 
 
