@@ -122,12 +122,12 @@ def _config(
         )
     drawn_by = [{"name": name, **drawing} for name in generators]
     values = {"source": str(source), "output": str(out), **written, "generators": drawn_by}
-    typed = Recipe("gen2real generate", values=values)
+    whole = Recipe("gen2real generate", values=values)
     for text in overrides:
-        typed.override(text)
-    if typed.faults:
-        raise RecipeError("\n".join(typed.faults))
-    return parse_config(GenerateConfig, typed.values, source="gen2real generate")
+        whole.override(text)
+    if whole.faults:
+        raise RecipeError("\n".join(whole.faults))
+    return parse_config(GenerateConfig, whole.values, source="gen2real generate")
 
 
 def _report(made: ImageSet | None, config: GenerateConfig, as_json: bool) -> None:
