@@ -287,7 +287,6 @@ MISTAKES: list[tuple[str, str, str]] = [
     ("curate generated --encoder clip --set duplicate_cosin=1", "RecipeError", "did you mean duplicate_cosine"),
     ("curate generated --encoder clip --name manifest.parquet", "RecipeError", "never rewritten"),
     ("curate generated --encoder clip --evaluation nowhere", "ImageSetError", "nowhere does not exist"),
-    ("curate generated --encoder clip --min-similarity 1", "ImageSetError", "no picture would be left: similarity 24"),
     ("export nowhere tars", "ImageSetError", "nowhere"),
     ("import imagefoldr x --out y", "UnknownCommandError", 'Did you mean "imagefolder"'),
     ("import imagefolder x", "MissingArgumentError", "--out"),

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageOps
+from tiny_safety import tiny_safety
 
 from gen2real import methods
 from gen2real.config import parse_config
@@ -296,6 +297,20 @@ def test_real_likeness_is_for_unlabelled_pictures_that_are_not_tested_on(world: 
     assert done.report["rules"]["real_likeness"] == done.report["scores"]["real_likeness"]["count"] - 8 - 1
     with pytest.raises(ImageSetError, match=r"6 picture\(s\) of .*tested are also in the evaluation set"):
         asked(world, clip, real=str(world / "tested"), evaluation=[str(world / "tested")], name="x.parquet")
+
+
+def test_unsafe_pictures_are_left_out(world: Path, clip: Path, tmp_path: Path) -> None:
+    safety = str(tiny_safety(tmp_path / "safety"))
+    rows = told(asked(world, clip, safety=safety, max_unsafe=1, name="all.parquet"))
+    scores = {name: row["score_unsafe"] for name, row in rows.items() if row["score_unsafe"] is not None}
+    worst = max(scores, key=lambda name: scores[name])
+    limit = round(sorted(scores.values())[-2] + 1e-6, 6)
+    done = asked(world, clip, safety=safety, max_unsafe=limit)
+    again = told(done)
+    assert [name for name, row in again.items() if "unsafe" in row["rules"]] == [worst]
+    assert re.match(rf"unsafe 0\.\d+ above {limit:g}", again[worst]["reason"])
+    assert done.report["thresholds"]["max_unsafe"] == limit
+    assert done.report["thresholds"]["unsafe_labels"] == ["Hentai", "PORN", "Sexy"]
 
 
 def test_captioned_pictures_have_scores(tmp_path: Path, clip: Path) -> None:

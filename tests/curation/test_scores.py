@@ -7,13 +7,13 @@ import pytest
 import torch
 from PIL import Image
 from scipy.optimize import minimize
-from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
+from tiny_safety import tiny_safety
+from transformers import ViTForImageClassification, ViTImageProcessorPil
 
 from gen2real.curation.scores import SafetyModel, real_likeness, text_scores
 from gen2real.errors import ImageSetError, ModelError
 from gen2real.imagesets import ClassName, ImageSet
 from gen2real.models import DualEncoder, load_dual_encoder
-from gen2real.models.transformers_encoders import without_progress_bars
 
 CLASSES = [ClassName("cat", "cat"), ClassName("dog", "dog"), ClassName("dog-2", "dog"), ClassName("eel", "eel")]
 PROMPTS = [["a cat", "one cat"], ["a dog"], ["a dog"], ["an eel", "eels"]]
@@ -142,25 +142,6 @@ def test_real_likeness_needs_pictures_and_one_encoder() -> None:
         real_likeness(torch.ones(2, 2), torch.ones(3, 3), ["a", "b"])
 
 
-LABELS = ("Drawings", "Hentai", "Neutral", "PORN", "Sexy")
-
-
-def classifier(folder: Path, labels=LABELS, problem: str = "single_label_classification") -> Path:
-    config = ViTConfig(
-        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=16, patch_size=8,
-        id2label=dict(enumerate(labels)), label2id={label: place for place, label in enumerate(labels)},
-        problem_type=problem,
-    )  # fmt: skip
-    torch.manual_seed(1)
-    model = ViTForImageClassification(config)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    with without_progress_bars():
-        model.save_pretrained(folder)
-    ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory) -> list[Path]:
     folder, random = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
@@ -175,7 +156,7 @@ WORDS = ("porn", "hentai", "sexy")
 
 @pytest.mark.parametrize("problem", ["single_label_classification", "multi_label_classification"])
 def test_unsafe_is_the_probability_of_the_unsafe_labels(tmp_path, pictures, problem) -> None:
-    folder = classifier(tmp_path / "safety", problem=problem)
+    folder = tiny_safety(tmp_path / "safety", problem=problem)
     model, processor = ViTForImageClassification.from_pretrained(folder), ViTImageProcessorPil.from_pretrained(folder)
     with torch.no_grad():
         logits = model(**processor([Image.open(path) for path in pictures], return_tensors="pt")).logits.double()
@@ -190,14 +171,14 @@ def test_unsafe_is_the_probability_of_the_unsafe_labels(tmp_path, pictures, prob
 
 
 def test_unsafe_labels_of_ones_own(tmp_path, pictures) -> None:
-    folder = classifier(tmp_path / "safety")
+    folder = tiny_safety(tmp_path / "safety")
     assert SafetyModel(str(folder), ("neutral",), WORDS).unsafe_labels == ["Neutral"]
     with pytest.raises(ModelError, match=r"no label \['nude'\].*'Drawings', 'Hentai', 'Neutral', 'PORN', 'Sexy'"):
         SafetyModel(str(folder), ("nude", "sexy"), WORDS)
 
 
 def test_a_model_without_unsafe_labels_lists_what_it_has(tmp_path) -> None:
-    folder = classifier(tmp_path / "pets", ("cat", "dog"))
+    folder = tiny_safety(tmp_path / "pets", ("cat", "dog"))
     with pytest.raises(ModelError, match=r"words porn, hentai, sexy\. Its labels are: 'cat', 'dog'"):
         SafetyModel(str(folder), (), WORDS)
     with pytest.raises(ModelError, match=r"nowhere could not be loaded"):
