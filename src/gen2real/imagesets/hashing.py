@@ -51,7 +51,8 @@ def _hash(grid: npt.NDArray[np.float64]) -> str:
     basis = _cosines()
     # Rounded so that the coefficients of a plain picture are zero and not the sum's last digit.
     coefficients = np.round(basis @ grid @ basis.T, 3).reshape(-1)
-    bits = coefficients > np.median(coefficients[1:])
+    # The median of 63 numbers is the 32nd; np.median takes five times as long to say so.
+    bits = coefficients > np.partition(coefficients[1:], 31)[31]
     return np.packbits(bits).tobytes().hex()
 
 
