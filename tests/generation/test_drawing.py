@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import diffusers
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
 
 from gen2real.errors import ModelError
+from gen2real.generation import generators
 from gen2real.generation.drawing import Painter
 from gen2real.generation.generators import content_of, libraries_quiet, load_generator
 from gen2real.generation.settings import GeneratorSettings
@@ -68,16 +72,14 @@ def test_it_draws_what_diffusers_draws(
     request: pytest.FixtureRequest, kind: str, class_name: str, negative: str
 ) -> None:
     """The plain way, texts and all, in the precision of the file."""
-    import diffusers
-
     folder = request.getfixturevalue(kind)
     with libraries_quiet():
         plain = getattr(diffusers, class_name).from_pretrained(folder)
         plain.set_progress_bar_config(disable=True)
         given = {"negative_prompt": [negative] * 8} if negative else {}
-        generators = [torch.Generator().manual_seed(seed) for seed in SEEDS]
+        noise = [torch.Generator().manual_seed(seed) for seed in SEEDS]
         expected = plain(
-            PROMPTS, num_inference_steps=3, guidance_scale=4.0, generator=generators, output_type="np", **given
+            PROMPTS, num_inference_steps=3, guidance_scale=4.0, generator=noise, output_type="np", **given
         ).images
     one = painter(folder, scheduler="native", guidance=4.0, negative_prompt=negative)
     found = pixels(one.draw(PROMPTS, SEEDS))
@@ -114,8 +116,6 @@ def test_without_guidance_the_denoiser_sees_each_picture_once(sd: Path) -> None:
 
 def test_a_pipeline_that_encodes_by_itself_gets_texts(sd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As Flux's do, whose embeddings come in an order of their own."""
-    from gen2real.generation import generators
-
     usual = pixels(painter(sd, guidance=3.0, negative_prompt="dark").draw(PROMPTS, SEEDS))
     monkeypatch.setattr(generators, "_encodes", lambda *_: False)
     one = painter(sd, guidance=3.0, negative_prompt="dark")
@@ -159,9 +159,30 @@ def test_auto_takes_a_good_scheduler_in_20_steps_and_native_the_pipelines_own(sd
     assert made[0].pipeline.scheduler.config.beta_schedule == "scaled_linear"
 
 
-def test_the_content_is_that_of_the_files(sd: Path, tmp_path: Path) -> None:
-    import shutil
+@pytest.mark.parametrize(
+    ("own", "settings", "chosen"),
+    [
+        ("PNDMScheduler", {}, "dpm++"),
+        ("EulerDiscreteScheduler", {"timestep_spacing": "leading"}, "dpm++"),
+        ("EulerDiscreteScheduler", {"timestep_spacing": "trailing"}, "native"),
+        ("LCMScheduler", {}, "native"),
+        ("FlowMatchEulerDiscreteScheduler", {}, "native"),
+    ],
+)
+def test_what_was_made_for_few_steps_stays(own: str, settings: dict[str, Any], chosen: str) -> None:
+    with libraries_quiet():
+        pipeline = SimpleNamespace(scheduler=getattr(diffusers, own)(**settings))
+    assert generators._schedule(pipeline, GeneratorSettings(name="one")) == chosen
+    assert type(pipeline.scheduler).__name__ == ("DPMSolverMultistepScheduler" if chosen == "dpm++" else own)
 
+
+def test_a_flow_is_not_drawn_with_a_diffusions_scheduler() -> None:
+    pipeline = SimpleNamespace(scheduler=diffusers.FlowMatchEulerDiscreteScheduler())
+    with pytest.raises(ModelError, match="one is a flow"):
+        generators._schedule(pipeline, GeneratorSettings(name="one", scheduler="ddim"))
+
+
+def test_the_content_is_that_of_the_files(sd: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(sd, tmp_path / "copy")
     assert content_of(copy) == content_of(sd)
     for extra in ("README.md", "unet/diffusion_pytorch_model.fp16.safetensors", "v1-5-pruned.safetensors"):
@@ -172,8 +193,6 @@ def test_the_content_is_that_of_the_files(sd: Path, tmp_path: Path) -> None:
 
 
 def test_pipelines_that_do_not_load(sd: Path, tmp_path: Path) -> None:
-    import shutil
-
     cases: dict[str, str] = {}
     (tmp_path / "empty").mkdir()
     cases["empty"] = "no model_index.json"

@@ -11,10 +11,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
+from diffusers.utils import logging as diffusers_logging
 from torch import nn
+from transformers.utils import logging as transformers_logging
 
-from gen2real.errors import MissingDependency, ModelError
+from gen2real.errors import ModelError
 from gen2real.files import digest, read_json, sha256_of
 from gen2real.generation.settings import SCHEDULERS, GeneratorSettings
 from gen2real.training.memory import keep_freed_memory
@@ -78,8 +81,8 @@ def load_generator(
     float32 elsewhere. On a CPU only the denoiser is cast, which does nearly all the work; latents, scheduler and
     decoder stay in float32. A decoder whose config says `force_upcast` decodes in float32 on any device.
 
-    Raises: ModelError where there is no such pipeline, where it has no safetensors, or where it takes no text;
-        MissingDependency where diffusers or a package of the pipeline's is missing.
+    Raises: ModelError where there is no such pipeline, where it has no safetensors, where a package is missing that it
+        needs, or where it takes no text.
     """
     folder, revision = _folder_of(settings)
     place = _device(device, local_rank)
@@ -140,7 +143,7 @@ def _folder_of(settings: GeneratorSettings) -> tuple[Path, str | None]:
                 "pipeline.save_pretrained(folder)."
             )
         return folder, None
-    pipeline_class = _diffusers().DiffusionPipeline
+    pipeline_class = diffusers.DiffusionPipeline
     try:
         cached = Path(pipeline_class.download(settings.name, revision=settings.revision, use_safetensors=True))
     except (OSError, ValueError) as error:
@@ -152,7 +155,7 @@ def _folder_of(settings: GeneratorSettings) -> tuple[Path, str | None]:
 
 
 def _load(folder: Path, dtype: torch.dtype, name: str) -> Any:
-    pipeline_class = _diffusers().DiffusionPipeline
+    pipeline_class = diffusers.DiffusionPipeline
     try:
         with libraries_quiet():
             return pipeline_class.from_pretrained(str(folder), torch_dtype=dtype, use_safetensors=True)
@@ -170,21 +173,11 @@ def _sentence(error: Exception) -> str:
     return " ".join(str(error).split())[:400]
 
 
-def _diffusers() -> Any:
-    try:
-        import diffusers
-    except ImportError as error:
-        raise MissingDependency("diffusers", "drawing pictures", "dev") from error
-    return diffusers
-
-
 @contextmanager
 def libraries_quiet() -> Iterator[None]:
     """Keeps diffusers and transformers from talking of themselves: their bars, hints and coming deprecations."""
-    from diffusers.utils import logging as of_diffusers
-    from transformers.utils import logging as of_transformers
-
-    before = [(one, one.get_verbosity(), one.is_progress_bar_enabled()) for one in (of_diffusers, of_transformers)]
+    both = (diffusers_logging, transformers_logging)
+    before = [(one, one.get_verbosity(), one.is_progress_bar_enabled()) for one in both]
     with warnings.catch_warnings():
         for kind in (DeprecationWarning, FutureWarning):
             warnings.simplefilter("ignore", kind)
@@ -282,11 +275,15 @@ def _schedule(pipeline: Any, settings: GeneratorSettings) -> str:
     own = type(pipeline.scheduler).__name__
     name = settings.scheduler
     if name == "auto":
-        name = "dpm++" if own in _SLOW else "native"
+        # Euler comes with Stable Diffusion XL, and with trailing steps with what was distilled from it.
+        is_slow = own in _SLOW or (
+            own == "EulerDiscreteScheduler" and pipeline.scheduler.config.get("timestep_spacing") != "trailing"
+        )
+        name = "dpm++" if is_slow else "native"
     if name == "native":
         return name
     class_name = SCHEDULERS.get(name, name)
-    found = getattr(_diffusers(), class_name, None)
+    found = getattr(diffusers, class_name, None)
     if found is None:
         raise ModelError(f"diffusers has no scheduler {class_name}; give one of {', '.join(SCHEDULERS)}.")
     if own.startswith("FlowMatch") != class_name.startswith("FlowMatch") and name in SCHEDULERS:

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from gen2real.config import Config, RecipeName, RecipePath, nearest
 
 SCHEDULERS = {
-    "auto": "dpm++ for a pipeline of 50-step schedulers, else the pipeline's own",
+    "auto": "dpm++ for a pipeline whose own needs fifty steps, else the pipeline's own",
     "native": "the pipeline's own",
     "ddim": "DDIMScheduler",
     "ddpm": "DDPMScheduler",
