@@ -85,3 +85,20 @@ def test_the_drawing_benchmark_measures_speed_and_quality(
     assert all(one["a_second"] > 0 for one in report["arms"].values())
     assert str(tmp_path) not in json.dumps(report["arms"])
     assert "kernel distance to 8 reference pictures" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("default")
+def test_the_benchmark_of_the_world_measures_everything(
+    finetune: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "world.json"
+    module = importlib.import_module("world")
+    module.main(["--pictures", "6", "--rounds", "2", "--out", str(out)])
+    report = json.loads(out.read_text(encoding="utf-8"))
+    assert len(report["rounds"]) == 2
+    assert len(report["rates"]) == 13
+    assert all(rate[unit] > 0 for rate in report["rates"].values() for unit in ("a_second", "a_cpu_second"))
+    ours, plain = (report["rates"][f"batches, {arm}"]["a_second"] for arm in ("ours, 1 worker", "one by one"))
+    assert report["times_one_by_one"]["1 worker"]["a_second"] == pytest.approx(ours / plain)
+    assert str(tmp_path) not in json.dumps(report["rates"])
+    assert "the mark is 200" in capsys.readouterr().out
