@@ -23,7 +23,9 @@ CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 @app.default
 def build(
     *,
-    stage: Annotated[Literal["all", "clip", "autoencoder", "generator"], Parameter(help="what to train")] = "all",
+    stage: Annotated[
+        Literal["all", "clip", "scorer", "autoencoder", "generator"], Parameter(help="what to train")
+    ] = "all",
     work: Annotated[Path, Parameter(help="where pictures and checkpoints of the trainings lie")] = Path("build/kit"),
     out: Annotated[Path, Parameter(help="where the finished folders go")] = CHECKPOINTS,
     seed: Annotated[int, Parameter(help="another seed, other weights")] = 0,
@@ -38,16 +40,17 @@ def build(
 
         pictures(config, jobs=jobs)
         _side_by_side(["clip", "autoencoder"], sys.argv[1:], jobs)
+        _side_by_side(["scorer"], sys.argv[1:], jobs)
         _side_by_side(["generator"], sys.argv[1:], jobs)
-        for name in ("clip", "generator"):
+        for name in ("clip", "scorer", "generator"):
             shutil.copytree(work / name, out / name, dirs_exist_ok=True)
         size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
         print(f"{out}: {size / 1e6:.1f} MB, {(time.monotonic() - began) / 60:.0f} min", file=sys.stderr)
         return
-    if stage == "clip":
+    if stage == "clip" or stage == "scorer":
         from gen2real.kit.build.clip import build_clip
 
-        build_clip(config, jobs=jobs)
+        build_clip(config, name=stage, jobs=jobs)
     elif stage == "autoencoder":
         from gen2real.kit.build.autoencoder import latents
 

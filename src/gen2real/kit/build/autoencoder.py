@@ -1,4 +1,4 @@
-"""The kit's autoencoder: pictures of 64 px to latents of 8 × 8 and back; then every scene's latents, kept on disk."""
+"""The kit's autoencoder: pictures of 64 px to latents of 16 × 16 and back; then every scene's latents, on disk."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from gen2real.files import atomic_file, atomic_folder
 from gen2real.kit.build.corpus import Batches, CorpusBatch, pictures, pixels
 from gen2real.kit.build.settings import BuildConfig
 from gen2real.kit.build.storage import save_half
+from gen2real.kit.build.thumbnail_start import start_as_thumbnail
 from gen2real.kit.world.vocabulary import SIDE
 from gen2real.training.run_folder import RunFolder
 from gen2real.training.trainer import Trainer, parameter_groups
 
 _KL_WEIGHT = 3e-4
-_EDGE_WEIGHT = 1.0
+_SQUARE_WEIGHT = 4.0
+_EDGE_WEIGHT = 0.5
 _AT_A_TIME = 100
 
 
@@ -32,6 +34,7 @@ def build_autoencoder(config: BuildConfig, *, jobs: int, quiet: bool = False) ->
     stored = pictures(config, jobs=jobs)
     torch.manual_seed(config.seed)
     model = _model(config)
+    start_as_thumbnail(model, pixels(stored[:64]))
     coder = _Coder(model)
 
     def step(models: Mapping[str, nn.Module], batch: CorpusBatch) -> dict[str, Tensor]:
@@ -41,8 +44,8 @@ def build_autoencoder(config: BuildConfig, *, jobs: int, quiet: bool = False) ->
             generator=batch.generator,
         )  # fmt: skip
         again, divergence = models["coder"](real, noise.to(real.device))
-        # L = |x − x̂| + |∇x − ∇x̂| + β · KL: edges count by themselves, or they come out soft.
-        plain = F.l1_loss(again, real)
+        # L = |x − x̂| + 4·(x − x̂)² + ½·|∇x − ∇x̂| + β·KL: edges count by themselves, or they come out soft.
+        plain = F.l1_loss(again, real) + _SQUARE_WEIGHT * F.mse_loss(again, real)
         edges = sum((_slope(again, axis) - _slope(real, axis)).abs().mean() for axis in (2, 3))
         return {"loss": plain + _EDGE_WEIGHT * edges + _KL_WEIGHT * divergence, "pixels": plain, "kl": divergence}
 
@@ -72,7 +75,7 @@ def build_autoencoder(config: BuildConfig, *, jobs: int, quiet: bool = False) ->
 
 
 def latents(config: BuildConfig, *, jobs: int) -> Tensor:
-    """float16 [scenes C 8 8]: every scene's latents times the scaling factor, encoded where not yet on disk."""
+    """float16 [scenes C 16 16]: every scene's latents times the scaling factor, encoded where not yet on disk."""
     path = config.output / f"latents-{config.seed}-{config.scenes}.npy"
     if not path.exists():
         model = AutoencoderKL.from_pretrained(build_autoencoder(config, jobs=jobs)).eval()
@@ -111,7 +114,7 @@ def _model(config: BuildConfig) -> AutoencoderKL:
         up_block_types=("UpDecoderBlock2D",) * levels,
         latent_channels=config.latent_channels,
         layers_per_block=1,
-        norm_num_groups=8,
+        norm_num_groups=1,
         sample_size=SIDE,
         mid_block_add_attention=False,
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer, normalizers, pre_tokenizers, trainers
 from tokenizers.models import BPE
@@ -13,8 +14,9 @@ from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
 from gen2real.files import atomic_folder
+from gen2real.imagesets.transforms import Augmentation
 from gen2real.kit.build.corpus import Batches, CorpusBatch, drawn_texts, pictures, pixels, texts, token_ids
-from gen2real.kit.build.settings import BuildConfig
+from gen2real.kit.build.settings import BuildConfig, StageSettings
 from gen2real.kit.build.storage import save_half
 from gen2real.kit.world.language import vocabulary
 from gen2real.kit.world.vocabulary import SIDE
@@ -24,7 +26,20 @@ from gen2real.training.run_folder import RunFolder
 from gen2real.training.trainer import Trainer, parameter_groups
 
 START, END = "<|startoftext|>", "<|endoftext|>"
+ClipName = Literal["clip", "scorer"]
+
 _TEXTS_FOR_TOKENIZER = 5_000
+_DISTURBED = Augmentation(
+    crop_scale=(0.6, 1.0),
+    crop_ratio=(0.9, 1.1),
+    brightness=0.4,
+    contrast=0.4,
+    saturation=0.4,
+    hue=0.03,
+    blur=0.5,
+    noise=0.05,
+    rotation=15.0,
+)
 
 
 def build_tokenizer(config: BuildConfig) -> Any:
@@ -65,16 +80,62 @@ def _merges(inner: Tokenizer) -> list[tuple[str, str]]:
     return [tuple(pair) if isinstance(pair, list) else tuple(pair.split(" ")) for pair in found]
 
 
-def build_clip(config: BuildConfig, *, jobs: int, quiet: bool = False) -> Path:
-    """Trains the CLIP, or goes on with it; returns its folder."""
-    out = config.output / "clip"
+def build_clip(config: BuildConfig, *, name: ClipName = "clip", jobs: int, quiet: bool = False) -> Path:
+    """Trains a CLIP, or goes on with it: first both towers, then the image tower alone on disturbed pictures.
+
+    The second part makes it see through blur, noise and bad light; the text tower, which the generator reads with,
+    is no longer touched.
+
+    name: `clip` is the one to be tuned. `scorer` is smaller, begins from other weights and sees other batches: an eye
+        of its own for what is made with the first.
+
+    Returns: the model's folder.
+    """
+    out = config.output / name
+    if out.exists():
+        return out
+    plain = train_both_towers(config, name=name, jobs=jobs, quiet=quiet)
+    model = CLIPModel.from_pretrained(plain)
+    model.requires_grad_(False)
+    for part in (model.vision_model, model.visual_projection):
+        part.requires_grad_(True)
+    tokenizer = CLIPTokenizer.from_pretrained(plain)
+    _fit(config, model, tokenizer, f"{name}-robust", config.robust, _seed(config, name) + 5, _DISTURBED, jobs, quiet)
+    _save(model, tokenizer, out)
+    return out
+
+
+def train_both_towers(config: BuildConfig, *, name: ClipName = "clip", jobs: int, quiet: bool = False) -> Path:
+    """The first part of `build_clip`: its text tower is the finished one. Returns the folder."""
+    out = config.output / f"{name}-plain"
     if out.exists():
         return out
     tokenizer = build_tokenizer(config)
-    ids = token_ids(config, tokenizer)
-    stored = pictures(config, jobs=jobs)
-    torch.manual_seed(config.seed)
-    model = CLIPModel(_model_config(config, tokenizer))
+    seed = _seed(config, name)
+    torch.manual_seed(seed)
+    model = CLIPModel(_model_config(config, name, tokenizer))
+    _fit(config, model, tokenizer, name, config.clip if name == "clip" else config.scorer, seed, None, jobs, quiet)
+    _save(model, tokenizer, out)
+    return out
+
+
+def _seed(config: BuildConfig, name: ClipName) -> int:
+    return config.seed if name == "clip" else config.seed + 10
+
+
+def _fit(
+    config: BuildConfig,
+    model: CLIPModel,
+    tokenizer: Any,
+    run: str,
+    stage: StageSettings,
+    seed: int,
+    augmentation: Augmentation | None,
+    jobs: int,
+    quiet: bool,
+) -> None:
+    """The contrastive loss over `web`, on whatever requires a gradient."""
+    ids, stored = token_ids(config, tokenizer), pictures(config, jobs=jobs)
     # Stock attention is slow backwards in bfloat16 on a CPU (see models/attention.py).
     model.set_attn_implementation("eager")
     pairs = _Pairs(model)
@@ -82,25 +143,31 @@ def build_clip(config: BuildConfig, *, jobs: int, quiet: bool = False) -> Path:
     def step(models: Mapping[str, nn.Module], batch: CorpusBatch) -> dict[str, Tensor]:
         device = next(pairs.parameters()).device
         texts_of = drawn_texts(ids, batch).to(device)
-        image, text, scale = models["pairs"](pixels(stored[batch.indices]).to(device), texts_of)
+        shown = stored[batch.indices]
+        if augmentation is not None:
+            channels_first = [torch.from_numpy(np.array(one)).permute(2, 0, 1) for one in shown]
+            shown = augmentation.apply(channels_first, SIDE, batch.generator).permute(0, 2, 3, 1).numpy()
+        image, text, scale = models["pairs"](pixels(shown).to(device), texts_of)
         return {"loss": image_text_contrastive(gather(image), gather(text), scale, groups=_same(gather(texts_of)))}
 
-    stage = config.clip
     Trainer(
-        RunFolder(config.output / "clip-run", config),
+        RunFolder(config.output / f"{run}-run", config),
         models={"pairs": pairs},
         groups=parameter_groups(
-            {"clip": (pairs, stage.lr)}, weight_decay=stage.weight_decay, decay_norms_and_biases=False
+            {run: (pairs, stage.lr)}, weight_decay=stage.weight_decay, decay_norms_and_biases=False
         ),
         step=step,
-        batches=Batches(config.scenes, stage, seed=config.seed),
+        batches=Batches(config.scenes, stage, seed=seed),
         steps=stage.steps,
         optimizer=stage.optimizer(),
         schedule=stage.schedule(),
         training=stage.training(),
-        stage="clip",
+        stage=run,
         quiet=quiet,
     ).fit()
+
+
+def _save(model: CLIPModel, tokenizer: Any, out: Path) -> None:
     with atomic_folder(out) as partial:
         save_half(model.cpu(), partial)
         tokenizer.save_pretrained(partial)
@@ -110,7 +177,6 @@ def build_clip(config: BuildConfig, *, jobs: int, quiet: bool = False) -> Path:
             image_mean=[0.5] * 3,
             image_std=[0.5] * 3,
         ).save_pretrained(partial)
-    return out
 
 
 class _Pairs(nn.Module):
@@ -135,12 +201,15 @@ def _same(ids: Tensor) -> Tensor:
     return torch.unique(ids, dim=0, return_inverse=True)[1]
 
 
-def _model_config(config: BuildConfig, tokenizer: Any) -> CLIPConfig:
+def _model_config(config: BuildConfig, name: ClipName, tokenizer: Any) -> CLIPConfig:
     end = tokenizer.convert_tokens_to_ids(END)
+    width, layers = config.clip_width, config.clip_layers
+    if name == "scorer":
+        width, layers = config.scorer_width, config.scorer_layers
     tower = {
-        "hidden_size": config.clip_width,
-        "intermediate_size": 4 * config.clip_width,
-        "num_hidden_layers": config.clip_layers,
+        "hidden_size": width,
+        "intermediate_size": 4 * width,
+        "num_hidden_layers": layers,
         "num_attention_heads": 4,
     }
     return CLIPConfig(
@@ -153,5 +222,5 @@ def _model_config(config: BuildConfig, tokenizer: Any) -> CLIPConfig:
             "pad_token_id": end,
         },
         vision_config={**tower, "image_size": SIDE, "patch_size": 8},
-        projection_dim=config.clip_width,
+        projection_dim=width,
     )

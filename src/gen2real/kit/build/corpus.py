@@ -96,7 +96,7 @@ def drawn_texts(ids: Tensor, batch: CorpusBatch) -> Tensor:
 
 def pixels(stored: npt.NDArray[np.uint8]) -> Tensor:
     """uint8 [N S S 3] → float32 [N 3 S S] from −1 to 1, as autoencoder and CLIP of the kit expect them."""
-    return torch.from_numpy(np.ascontiguousarray(stored)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.from_numpy(np.array(stored)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def _rendered(start: int, config: BuildConfig) -> npt.NDArray[np.uint8]:

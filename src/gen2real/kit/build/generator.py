@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from gen2real.files import atomic_folder
 from gen2real.kit.build.autoencoder import build_autoencoder, latents
-from gen2real.kit.build.clip import build_clip
+from gen2real.kit.build.clip import train_both_towers
 from gen2real.kit.build.corpus import Batches, CorpusBatch, drawn_texts, token_ids
 from gen2real.kit.build.settings import BuildConfig
 from gen2real.kit.build.storage import save_half
@@ -26,14 +26,14 @@ def build_generator(config: BuildConfig, *, jobs: int, quiet: bool = False) -> P
     out = config.output / "generator"
     if out.exists():
         return out
-    clip = build_clip(config, jobs=jobs, quiet=quiet)
+    clip = train_both_towers(config, jobs=jobs, quiet=quiet)
     tokenizer = CLIPTokenizer.from_pretrained(clip)
     ids, clean = token_ids(config, tokenizer), latents(config, jobs=jobs)
     empty = torch.tensor(tokenizer("", padding="max_length", max_length=config.context)["input_ids"])
     torch.manual_seed(config.seed)
     unet = _unet(config, clean.shape[-1])
     scheduler = _scheduler()
-    text_encoder = CLIPTextModel.from_pretrained(clip).eval().requires_grad_(False)
+    text_encoder = CLIPModel.from_pretrained(clip).text_model.eval().requires_grad_(False)
     denoiser = _Denoiser(unet, text_encoder)
     abar = scheduler.alphas_cumprod
 
@@ -78,7 +78,8 @@ def assemble(unet: UNet2DConditionModel, clip: Path, autoencoder: Path, out: Pat
     """Writes a `StableDiffusionPipeline` folder whose text encoder is the CLIP's text tower."""
     pipeline = StableDiffusionPipeline(
         vae=AutoencoderKL.from_pretrained(autoencoder),
-        text_encoder=CLIPTextModel.from_pretrained(clip),
+        # In transformers 5 the tower is itself the class that the pipeline wants.
+        text_encoder=CLIPModel.from_pretrained(clip).text_model,
         tokenizer=CLIPTokenizer.from_pretrained(clip),
         unet=unet,
         scheduler=_scheduler(),
@@ -105,18 +106,18 @@ class _Denoiser(nn.Module):
 
 
 def _unet(config: BuildConfig, side: int) -> UNet2DConditionModel:
-    first, second = config.denoiser_channels
+    # Text is read at 8 × 8 and 4 × 4, where it costs little; at 16 × 16 there are convolutions only.
     model = UNet2DConditionModel(
         sample_size=side,
         in_channels=config.latent_channels,
         out_channels=config.latent_channels,
         layers_per_block=1,
-        block_out_channels=(first, second),
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        block_out_channels=config.denoiser_channels,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=config.clip_width,
         # diffusers' name notwithstanding, this is the number of heads.
-        attention_head_dim=(first // 32, second // 32),
+        attention_head_dim=tuple(max(channels // 32, 1) for channels in config.denoiser_channels),
         norm_num_groups=16,
     )
     return model.to(memory_format=torch.channels_last)
@@ -131,4 +132,5 @@ def _scheduler() -> DDIMScheduler:
         set_alpha_to_one=False,
         prediction_type="v_prediction",
         timestep_spacing="trailing",
+        steps_offset=1,
     )

@@ -45,11 +45,15 @@ class BuildConfig(Config):
     context: int = Field(48, ge=8, description="tokens a text may have, start and end included")
     clip_width: int = 128
     clip_layers: int = 4
-    autoencoder_channels: tuple[int, ...] = (16, 32, 64, 64)
-    latent_channels: int = 8
-    denoiser_channels: tuple[int, int] = (96, 128)
+    autoencoder_channels: tuple[int, ...] = (16, 32, 64)
+    latent_channels: int = 6
+    denoiser_channels: tuple[int, int, int] = (48, 96, 128)
     caption_dropout: float = Field(0.1, ge=0, lt=1)
     min_snr_gamma: float = Field(5.0, gt=0)
+    scorer_width: int = 96
+    scorer_layers: int = 3
     clip: StageSettings = StageSettings(steps=2_400, batch_size=128, lr=1e-3, weight_decay=0.05)
-    autoencoder: StageSettings = StageSettings(steps=1_500, batch_size=16, lr=2e-3, weight_decay=0.0)
-    denoiser: StageSettings = StageSettings(steps=6_000, batch_size=64, lr=1e-3)
+    scorer: StageSettings = StageSettings(steps=2_400, batch_size=128, lr=1e-3, weight_decay=0.05)
+    robust: StageSettings = StageSettings(steps=1_200, batch_size=128, lr=5e-4, weight_decay=0.05)
+    autoencoder: StageSettings = StageSettings(steps=1_200, batch_size=16, lr=2e-3, weight_decay=0.0, warmup_steps=50)
+    denoiser: StageSettings = StageSettings(steps=5_000, batch_size=48, lr=1e-3)

@@ -1,0 +1,121 @@
+"""The build of the kit's checkpoints, at a size that takes seconds: what it makes, and that it makes it again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline, StableDiffusionPipeline
+from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
+
+from gen2real.files import sha256_of
+from gen2real.kit.build.clip import build_clip, build_tokenizer
+from gen2real.kit.build.corpus import pictures, texts, token_ids
+from gen2real.kit.build.generator import build_generator
+from gen2real.kit.build.settings import BuildConfig, StageSettings
+from gen2real.kit.world import GROUNDS, HELD_OUT, render, sample_scene
+from gen2real.kit.world.vocabulary import HOME_GROUNDS
+from gen2real.models import load_dual_encoder
+
+STAGE = StageSettings(steps=2, batch_size=8, lr=1e-3, warmup_steps=1)
+
+
+def tiny(output: Path, **changes: object) -> BuildConfig:
+    return BuildConfig(
+        output=output,
+        scenes=16,
+        clip_width=32,
+        clip_layers=1,
+        scorer_width=16,
+        scorer_layers=1,
+        autoencoder_channels=(8, 8, 16),
+        denoiser_channels=(16, 32, 32),
+        clip=STAGE,
+        scorer=STAGE,
+        autoencoder=STAGE,
+        denoiser=STAGE,
+    ).model_copy(update=changes)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> BuildConfig:
+    config = tiny(tmp_path_factory.mktemp("kit"))
+    build_generator(config, jobs=1, quiet=True)
+    build_clip(config, name="scorer", jobs=1, quiet=True)
+    return config
+
+
+def weights(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): sha256_of(path) for path in sorted(folder.rglob("*.safetensors"))}
+
+
+def test_stock_transformers_and_diffusers_load_what_is_built(built: BuildConfig) -> None:
+    clip = CLIPModel.from_pretrained(built.output / "clip")
+    pipeline = DiffusionPipeline.from_pretrained(built.output / "generator")
+    assert isinstance(pipeline, StableDiffusionPipeline)
+    assert {
+        p.dtype for p in (*clip.parameters(), *pipeline.unet.parameters(), *pipeline.text_encoder.parameters())
+    } == {torch.float32}
+    pipeline.set_progress_bar_config(disable=True)
+    drawn = pipeline("a red ball", num_inference_steps=2, generator=torch.Generator().manual_seed(0)).images[0]
+    assert drawn.size == (64, 64)
+
+
+def test_the_generator_reads_with_the_clips_own_text_tower(built: BuildConfig) -> None:
+    tower = CLIPModel.from_pretrained(built.output / "clip").text_model.state_dict()
+    reader = CLIPTextModel.from_pretrained(built.output / "generator" / "text_encoder").state_dict()
+    own = {key.removeprefix("text_model."): value for key, value in reader.items()}
+    assert own.keys() == tower.keys()
+    assert all(torch.equal(own[key], tower[key]) for key in tower)
+
+
+def test_weights_on_disk_are_half_precision(built: BuildConfig) -> None:
+    from safetensors.torch import load_file
+
+    for name in ("clip/model.safetensors", "generator/unet/diffusion_pytorch_model.safetensors"):
+        assert {tensor.dtype for tensor in load_file(built.output / name).values() if tensor.is_floating_point()} == {
+            torch.float16
+        }
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(built: BuildConfig, tmp_path: Path) -> None:
+    again = tiny(tmp_path / "again")
+    build_generator(again, jobs=1, quiet=True)
+    for name in ("clip", "vae", "generator"):
+        assert weights(again.output / name) == weights(built.output / name)
+    other = tiny(tmp_path / "other", seed=1)
+    build_clip(other, jobs=1, quiet=True)
+    assert weights(other.output / "clip") != weights(built.output / "clip")
+
+
+def test_a_finished_stage_is_not_done_again(built: BuildConfig) -> None:
+    before = (built.output / "generator" / "model_index.json").stat().st_mtime_ns
+    build_generator(built, jobs=1, quiet=True)
+    assert (built.output / "generator" / "model_index.json").stat().st_mtime_ns == before
+
+
+def test_the_scorer_is_another_encoder(built: BuildConfig) -> None:
+    clip, scorer = (load_dual_encoder(str(built.output / name)) for name in ("clip", "scorer"))
+    assert clip.fingerprint() != scorer.fingerprint()
+    assert scorer.embedding_dim == 16
+
+
+def test_the_corpus_is_web_and_nothing_else(built: BuildConfig) -> None:
+    scenes = [sample_scene("web", "train", index) for index in range(built.scenes)]
+    assert (pictures(built, jobs=1) == render(scenes)).all()
+    told = " . ".join(text for of_scene in texts(built.model_copy(update={"scenes": 1_500})) for text in of_scene)
+    assert not [ground for ground in HOME_GROUNDS if GROUNDS[ground] in told]
+    assert not [f"{colour} {kind}" for kind, colour in HELD_OUT if f" {colour} {kind} " in f"{told} ".replace(",", " ")]
+
+
+def test_the_tokenizer_reads_any_text_and_its_own_back(built: BuildConfig) -> None:
+    made = build_tokenizer(built)
+    stored = CLIPTokenizer.from_pretrained(built.output / "clip")
+    for text in ("a small striped red ball on a mint background", "Ünïcode, <script> & 漢字!"):
+        assert made(text)["input_ids"] == stored(text)["input_ids"]
+        assert made.unk_token_id not in made(text)["input_ids"][1:-1]
+    ids = stored("a small striped red ball")["input_ids"]
+    assert len(ids) == 7, "five words and both ends: common words are one token each"
+    assert stored.decode(ids, skip_special_tokens=True).strip() == "a small striped red ball"
+    assert token_ids(built, stored).shape == (16, built.captions_per_scene + 1, built.context)
