@@ -448,6 +448,25 @@ def test_the_whole_chain(place: Path) -> None:
     compared = gen2real_("compare", "head.yaml", "--output", "chain/compare", "--seeds", "2", "--json").value
     assert [row["arm"] for row in compared["rows"]] == ["zero_shot", "head"]
     assert compared["against"] == ["zero_shot"]
+    assert compared["report"] == "chain/compare/report.html"
+    assert (place / "chain" / "compare" / "report.html").stat().st_size > 10_000
+
+    written = gen2real_("report", "chain/run", "--out", "chain/again.html", "--json").value
+    assert written == {"report": "chain/again.html"}
+    assert (place / "chain" / "again.html").read_text() == (place / "chain" / "run" / "report.html").read_text()
+    shown = gen2real_("inspect", "chain/set", "--json").value
+    assert shown == {"gallery": "chain/set/gallery.html", "pictures": 12, "shown": 12}
+
+
+def test_a_report_that_cannot_be_written_does_not_spoil_the_run(place: Path) -> None:
+    (place / "spoilt" / "report.html").mkdir(parents=True)
+    done = gen2real_("train", "head.yaml", "--set", "output=spoilt", "--json")
+    assert done.code == 0
+    assert done.value["report"] is None
+    assert "the report was not written" in done.err
+    assert "gen2real report spoilt" in done.err
+    refused = gen2real_("report", "real")
+    assert (refused.code, "the run has not ended" in refused.err) == (2, True)
     assert set(compared["rows"][1]["against"]) == {"zero_shot"}
     assert [row["seeds"] for row in compared["rows"]] == [2, 2]
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from gen2real.methods.settings import SoupConfig as SoupConfig
     from gen2real.models import load_classifier as load_classifier
     from gen2real.models import load_dual_encoder as load_dual_encoder
+    from gen2real.report import write_gallery as write_gallery
+    from gen2real.report import write_report as write_report
 
 __version__ = "0.1.0"
 
@@ -55,6 +57,8 @@ _EXPORTS = {
     "load_recipe": "gen2real.config",
     "redraw": "gen2real.generation",
     "run": "gen2real.methods",
+    "write_gallery": "gen2real.report",
+    "write_report": "gen2real.report",
 }
 
 __all__ = ["__version__", *_EXPORTS]

@@ -54,9 +54,9 @@ def inspect(
 ) -> None:
     """Write a gallery of an image set: best and worst by score, near-duplicates, leaks, what was dropped and why."""
     from gen2real.imagesets import ImageSet
-    from gen2real.report import write_gallery
+    from gen2real.report.gallery import make_gallery
 
-    gallery = write_gallery(ImageSet.read(image_set), out)
+    gallery = make_gallery(ImageSet.read(image_set), out)
     if json:
         print(jsonlib.dumps(gallery.to_json()))
         return

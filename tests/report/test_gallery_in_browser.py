@@ -10,6 +10,7 @@ from odd_worlds import NAMES, SCRIPT, odd_set
 from opened import WIDTHS, opened
 
 from gen2real.report import write_gallery
+from gen2real.report.gallery import make_gallery
 
 # Twelve pictures, four a class. Two near-duplicates, one leak, one below the threshold, one without a score.
 SCORES = [0.5, 0.4, 0.3, 0.2, 0.9, 0.8, 0.7, 0.6, 0.15, 0.05, None, 0.1]
@@ -35,7 +36,7 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
         nearest_evaluation_cosine=[0.9] * 12,
         nearest_evaluation_bits=[3] * 12,
     )
-    written = write_gallery(curated)
+    written = make_gallery(curated)
     assert (written.path, written.pictures, written.shown) == (root / "set" / "gallery.html", 12, 12)
     return written.path
 
@@ -134,8 +135,9 @@ def test_a_class_called_script_is_text(browser: Any, gallery: Path) -> None:
 
 def test_what_does_not_fit_is_counted(tmp_path: Path, browser: Any) -> None:
     plain = odd_set(tmp_path / "set")
-    whole = write_gallery(plain, tmp_path / "whole.html")
-    small = write_gallery(plain, tmp_path / "folder", budget=1200)
+    whole = make_gallery(plain, tmp_path / "whole.html")
+    small = make_gallery(plain, tmp_path / "folder", budget=1200)
+    assert write_gallery(plain.root) == plain.root / "gallery.html"
     assert small.path == tmp_path / "folder" / "gallery.html"
     assert 0 < small.shown < whole.shown == 12
     with opened(browser, small.path, width=390) as found:

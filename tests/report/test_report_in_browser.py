@@ -101,3 +101,20 @@ def test_one_arm_is_shown_at_a_time(browser: Any, page_of_comparison: Path) -> N
         assert (panels.count(), panels.get_attribute("aria-label")) == (1, "head")
         assert page.get_by_role("button", name="head", exact=True).get_attribute("aria-pressed") == "true"
         assert page.locator("#results small", has_text="<b>not bold</b>").count() == 1
+
+
+def test_the_check_for_overlaps_finds_them(browser: Any, tmp_path: Path) -> None:
+    page = tmp_path / "bad.html"
+    page.write_text(
+        "<body><main><p style='width:2000px'>wide</p><p style='font-size:8px'>small</p><img src='data:,' alt='gone'>"
+        "<p style='height:30px;margin:0 0 -24px'>under the next line</p><p>over the last line</p></main></body>"
+    )
+    with opened(browser, page) as found:
+        told = " | ".join(found.faults())
+    for part in (
+        "the page is 20",
+        "too small: small",
+        "a picture does not show: gone",
+        "overlap: “under the next line”",
+    ):
+        assert part in told

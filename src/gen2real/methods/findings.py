@@ -18,10 +18,10 @@ Standing = Literal["result", "bound", "transductive"]
 _MEANINGS = {
     "zero_shot": "the original model, not tuned",
     "tuned": "fine-tuned, nothing mixed in",
-    "blend": "weights half-way to the tuned ones, or at the recipe's alpha",
-    "blend_generated": "weights mixed, alpha chosen on held-out generated pictures",
-    "output_ensemble": "the two models' answers mixed, two models to run",
-    "oracle": "the best alpha by the real labels: a bound, never a result",
+    "blend": "original and tuned weights mixed at the recipe's alpha",
+    "blend_generated": "the same, alpha chosen on held-out generated pictures",
+    "output_ensemble": "the two models' answers mixed: both must run",
+    "oracle": "the best alpha by the real labels: a bound",
 }
 _RESAMPLES = 2000
 

@@ -126,12 +126,12 @@ def measure(
 
 
 _ENDS = {"zero_shot": 0.0, "tuned": 1.0}
-_MAP_POINTS = 600
+MAP_POINTS = 600
 
 
 def plane_of(generated: Mapping[float, Tensor], real: Mapping[float, Tensor], *, frozen: bool) -> dict[str, Tensor]:
     """`Result.plane` of features [N D] before (0.0) and, unless the encoder is frozen, after tuning (1.0)."""
-    rows = {side: sample_rows(len(one[0.0]), _MAP_POINTS) for side, one in (("generated", generated), ("real", real))}
+    rows = {side: sample_rows(len(one[0.0]), MAP_POINTS) for side, one in (("generated", generated), ("real", real))}
     ends = {"zero_shot": 0.0} if frozen else _ENDS
     found = common_plane(
         {

@@ -3,6 +3,7 @@
 run_report.py   write_report: result folders → report.html
 gallery.py      write_gallery: an image set → gallery.html
 arms.py         what an arm found, over its seeds: curve, classes, confusions, map
+map_again.py    the map of a run that kept none
 pictures.py     the pictures behind a run's answers
 rows.py         the table that comes first
 charts.py       numbers → places on a drawing

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from gen2real.evaluation.statistics import bootstrap_interval, proportion_interval
 from gen2real.methods.result import Result
@@ -141,33 +142,6 @@ class Arm:
             for (true, predicted), times in pairs
         ]
 
-    def maps(self) -> list[tuple[str, Scatter]]:
-        """Generated and real pictures on one plane, before and after tuning; of the first seed."""
-        plane = self.first.plane()
-        ends = [end for end in ("zero_shot", "tuned") if f"real.{end}" in plane]
-        if not ends:
-            return []
-        places = np.concatenate([plane[f"{side}.{end}"].numpy() for side in ("generated", "real") for end in ends])
-        low, high = places.min(axis=0).tolist(), places.max(axis=0).tolist()
-        window = (low[0], high[0], low[1], high[1])
-        titles = {"zero_shot": "before tuning" if len(ends) > 1 else "the image encoder, which was not tuned"}
-        drawn = []
-        for end in ends:
-            groups = []
-            for side, name in (("generated", "generated"), ("real", "real")):
-                own = [(float(x), float(y)) for x, y in plane[f"{side}.{end}"].tolist()]
-                groups.append((name, side, own))
-            title = titles.get(end, "after tuning")
-            told = f"Features {title}: {len(groups[0][2])} generated and {len(groups[1][2])} real pictures as points."
-            drawn.append((title, scatter(groups, window=window, summary=told)))
-        return drawn
-
-    @property
-    def explained(self) -> tuple[float, float] | None:
-        """Shares of the variance along the map's two axes."""
-        shares = self.first.plane().get("explained")
-        return None if shares is None else (float(shares[0]), float(shares[1]))
-
     def loss_curve(self) -> Chart | None:
         """The loss at each logged update of the first seed, stage after stage."""
         path = self.first.folder / "metrics.jsonl"
@@ -191,6 +165,27 @@ class Arm:
     def seconds(self) -> float:
         """Of training, a seed."""
         return float(np.mean([result.summary["cost"]["training_seconds"] for result in self.results]))
+
+
+def maps(plane: Mapping[str, Tensor]) -> list[tuple[str, Scatter]]:
+    """Generated and real pictures on `Result.plane`, before and after tuning."""
+    ends = [end for end in ("zero_shot", "tuned") if f"real.{end}" in plane]
+    if not ends:
+        return []
+    places = np.concatenate([plane[f"{side}.{end}"].numpy() for side in ("generated", "real") for end in ends])
+    low, high = places.min(axis=0).tolist(), places.max(axis=0).tolist()
+    window = (low[0], high[0], low[1], high[1])
+    titles = {"zero_shot": "before tuning" if len(ends) > 1 else "the image encoder, which was not tuned"}
+    drawn = []
+    for end in ends:
+        groups = []
+        for side, name in (("generated", "generated"), ("real", "real")):
+            own = [(float(x), float(y)) for x, y in plane[f"{side}.{end}"].tolist()]
+            groups.append((name, side, own))
+        title = titles.get(end, "after tuning")
+        told = f"Features {title}: {len(groups[0][2])} generated and {len(groups[1][2])} real pictures as points."
+        drawn.append((title, scatter(groups, window=window, summary=told)))
+    return drawn
 
 
 def _exact(x: float, y: float) -> Point:

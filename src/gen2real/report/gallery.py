@@ -59,7 +59,12 @@ class Histogram:
         return max(one + other for one, other in zip(self.kept, self.dropped, strict=True))
 
 
-def write_gallery(image_set: ImageSet, out: str | Path | None = None, *, budget: int = PICTURE_BUDGET) -> Gallery:
+def write_gallery(image_set: ImageSet | str | Path, out: str | Path | None = None) -> Path:
+    """`make_gallery` of an image set, its folder, or one of its manifests; returns the file."""
+    return make_gallery(image_set if isinstance(image_set, ImageSet) else ImageSet.read(image_set), out).path
+
+
+def make_gallery(image_set: ImageSet, out: str | Path | None = None, *, budget: int = PICTURE_BUDGET) -> Gallery:
     """One self-contained HTML file about an image set, curated or not; dropped rows are in it.
 
     Columns that are there are used: `score_*`, `kept`, `reason`, `rules`, `duplicate_group`, `nearest_evaluation`.
@@ -197,7 +202,7 @@ class _Looked:
         for row, group in enumerate(self._column("duplicate_group")):
             if group is not None:
                 groups.setdefault(group, []).append(row)
-        found = [
+        found: list[dict[str, Any]] = [
             {"rows": sorted(rows, key=lambda row: (not self.kept[row], row))[:_A_GROUP], "count": len(rows)}
             for rows in groups.values()
             if len(rows) > 1

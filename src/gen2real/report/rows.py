@@ -56,7 +56,6 @@ class Rows:
     def columns(self) -> dict[str, bool]:
         """Which columns any row fills."""
         return {
-            "alpha": any(row.alpha is not None for row in self.rows),
             "top5": any(row.top5 is not None for row in self.rows),
             "calibration": any(row.calibration_error is not None for row in self.rows),
             "seeds": any(len(row.seeds) > 1 for row in self.rows),

@@ -13,7 +13,8 @@ from gen2real.evaluation.statistics import Interval
 from gen2real.files import read_json
 from gen2real.methods.findings import limitations, sentence, verdict
 from gen2real.methods.result import Result
-from gen2real.report.arms import Arm, ClassChange, Confused
+from gen2real.report.arms import Arm, ClassChange, Confused, maps
+from gen2real.report.map_again import plane_again
 from gen2real.report.page import percent, points, write_page
 from gen2real.report.pictures import RunPictures, find_pictures
 from gen2real.report.rows import Rows, of_a_run, of_comparison, of_readings, of_runs
@@ -140,12 +141,15 @@ def _page(
     panels: list[dict[str, Any]] = []
     pictures = find_pictures(arms[0].first, _recipe(arms[0])) if arms else RunPictures()
     found = pictures
+    shown = next((arm for arm in reversed(arms) if arm.reading not in ("zero_shot", "oracle")), None)
     most = _CONFUSIONS if len(arms) == 1 else _CONFUSIONS_AN_ARM
     for arm in arms:
         if len(panels) and arm.first.summary["classes"] != panels[-1]["summary"]["classes"]:
             found = find_pictures(arm.first, _recipe(arm))
         # An arm without tuning has nothing gained or lost.
         classes = arm.classes() if arm.reading != "zero_shot" else []
+        # Of a comparison one arm's map is shown; the others' are not drawn again where they are missing.
+        plane, no_map = plane_again(arm.first, _recipe(arm)) if arm is shown else ({}, "")
         panels.append(
             {
                 "arm": arm,
@@ -153,11 +157,12 @@ def _page(
                 "loss": arm.loss_curve(),
                 "classes": classes,
                 "confusions": [_confusion(pair, arm, found, thumbs) for pair in arm.confusions(most)],
-                "maps": arm.maps(),
+                "maps": maps(plane),
+                "explained": float(plane["explained"].sum()) if plane else 0.0,
+                "no_map": no_map,
                 "summary": arm.first.summary,
             }
         )
-    shown = next((arm for arm in reversed(arms) if arm.reading not in ("zero_shot", "oracle")), None)
     told = [*missing, *pictures.missing]
     samples = [] if shown is None else _samples(shown, pictures, thumbs)
     if thumbs.unreadable:
@@ -179,7 +184,7 @@ def _page(
         "samples": samples,
         "samples_arm": shown,
         "missing": list(dict.fromkeys(told)),
-        "sets": pictures.sets,
+        "sets": [{**one, "name": Path(one["manifest"]).parent.name} for one in pictures.sets],
         "recipes": recipes,
         "figures": _figures(rows),
         "seeds": sorted({result.summary["seed"] for arm in arms for result in arm.results}),
