@@ -245,9 +245,16 @@ class _Curator:
             different = sample_of(len(paths))[:, None] != torch.arange(len(paths))[None, :]
             limit = same_picture_cosine(self.encoder, paths, features_of_all, different)
         self.resolved["leak_cosine"] = limit
-        return find_leaks(
+        leaks = find_leaks(
             len(self.source), place, seen, features, looks, evaluation, bits=self.config.leak_bits, cosine=limit
         )
+        by_encoder = sum(reason is not None and reason.startswith("cosine") for reason in leaks.reasons)
+        if by_encoder:
+            self.notes.append(
+                f"{by_encoder} picture(s) are taken for evaluation pictures by the encoder alone. Look at some; where it "
+                f"is wrong, set leak_cosine above {limit:.3f}."
+            )
+        return leaks
 
     def _groups(self, seen: ImageSet, features: Tensor, looks: Looks) -> Index:
         """Of the pictures seen: equal numbers hang together, -1 is alone."""
