@@ -251,8 +251,8 @@ class _Curator:
         by_encoder = sum(reason is not None and reason.startswith("cosine") for reason in leaks.reasons)
         if by_encoder:
             self.notes.append(
-                f"{by_encoder} picture(s) are taken for evaluation pictures by the encoder alone. Look at some; where it "
-                f"is wrong, set leak_cosine above {limit:.3f}."
+                f"{by_encoder} picture(s) are taken for evaluation pictures by the encoder alone. Look at some; where "
+                f"it is wrong, set leak_cosine above {limit:.3f}."
             )
         return leaks
 
