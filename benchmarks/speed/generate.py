@@ -204,6 +204,8 @@ def _what_to_draw(options: argparse.Namespace, room: Path) -> tuple[Path, Path |
     reference = None if options.reference is None else ImageSet.read(options.reference)
     if options.shape is not None:
         return _random_pipeline(room / "pipeline", options.seed), None, reference
+    if options.generator is not None and options.quality_pictures == 0:
+        return options.generator, None, reference
     from gen2real import kit
 
     if reference is None:
@@ -295,7 +297,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--prompts", type=Path, help="one a line; the reference set's captions if not given")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--pictures", type=int, default=64, help="timed in each arm and round")
-    parser.add_argument("--quality-pictures", type=int, default=1000, help="drawn for each kernel distance")
+    parser.add_argument("--quality-pictures", type=int, default=1000, help="for each kernel distance; 0: speed alone")
     parser.add_argument("--candidates", type=int, nargs="+", default=CANDIDATES, help="steps of ours to try, upwards")
     parser.add_argument("--steps", type=int, help="of the plain loop; the pipeline's default (50) if not given")
     parser.add_argument("--batch-size", type=int, help="in every arm; what ours chooses if not given")

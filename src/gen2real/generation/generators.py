@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ class Generator:
             "width": self.width,
             "height": self.height,
             "dtype": self.dtype,
-            "versions": " ".join(f"{package}={version(package)}" for package in _PACKAGES),
+            "versions": _versions(),
         }
 
 
@@ -118,6 +119,11 @@ def load_generator(
         dtype=str(kind).removeprefix("torch."),
         encodes=encodes,
     )
+
+
+@cache
+def _versions() -> str:
+    return " ".join(f"{package}={version(package)}" for package in _PACKAGES)
 
 
 def content_of(folder: Path) -> str:
