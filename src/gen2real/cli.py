@@ -36,6 +36,9 @@ app = App(
 app.command("gen2real.cli_import:imports", name="import", help="Make an image set of pictures you have.")
 app.command("gen2real.cli_generate:generate", name="generate", help="Draw an image set of class names or captions.")
 app.command("gen2real.cli_kit:kit", name="kit", help="Render photographs of the kit's toys as an image set.")
+app.command(
+    "gen2real.cli_kit:quickstart", name="quickstart", help="Run the whole chain on the kit, offline, in minutes."
+)
 app.command("gen2real.cli_report:inspect", name="inspect", help="Write a gallery of an image set to look through.")
 app.command("gen2real.cli_report:report", name="report", help="Write one HTML file about finished runs, with pictures.")
 app.command("gen2real.cli_curate:curate", name="curate", help="Score, deduplicate, check for leaks and filter a set.")

@@ -1,12 +1,16 @@
-"""gen2real kit: photographs of the kit's toys as an image set."""
+"""gen2real kit and gen2real quickstart: the embedded world, and the whole chain on it."""
 
 from __future__ import annotations
 
 import json as jsonlib
+import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from gen2real.kit.quickstart import Quickstart
 
 Json = Annotated[
     bool, Parameter(name="--json", help="one JSON object on standard output, for programs", show_default=False)
@@ -38,3 +42,42 @@ def kit(
     found = {"set": str(made.root), "pictures": len(made), "labelled": labelled, "classes": len(made.classes)}
     text = f"{made.root}: {len(made)} pictures, {labelled} of them labelled, {len(made.classes)} classes"
     print(jsonlib.dumps(found) if json else text)
+
+
+def quickstart(
+    *,
+    out: Annotated[Path, Parameter(help="the folder for pictures, models and report")] = Path("quickstart"),
+    per_class: Annotated[int, Parameter(help="pictures to draw of each of 18 kinds of toy")] = 20,
+    photographs: Annotated[int, Parameter(help="photographs to be tested on")] = 360,
+    seeds: Annotated[int, Parameter(help="fine-tunings of each kind, for the intervals")] = 3,
+    browse: Annotated[bool, Parameter(help="open the report in the browser", show_default=False)] = False,
+    json: Json = False,
+) -> None:
+    """Run the whole chain on the kit, offline: draw, curate, fine-tune, blend, test on photographs, report.
+
+    The same command again goes on with an interrupted one.
+    """
+    from gen2real.kit.quickstart import quickstart as run
+
+    done = run(
+        out,
+        per_class=per_class,
+        photographs=photographs,
+        seeds=seeds,
+        on_step=lambda line: None if json else print(line, file=sys.stderr, flush=True),
+        quiet=json,
+    )
+    print(jsonlib.dumps(done.to_json()) if json else _told(done))
+    if browse:
+        import webbrowser
+
+        webbrowser.open(done.report.absolute().as_uri())
+
+
+def _told(done: Quickstart) -> str:
+    lines = ["Accuracy on photographs of `home`, with 95 % intervals over photographs and seeds:"]
+    width = max(len(arm) for arm in done.findings)
+    lines += [f"  {arm:<{width}}  {found}" for arm, found in done.findings.items()]
+    lines.append(f"{sum(done.seconds.values()):.0f} s in all; each command above works with your own folders.")
+    lines += [f"Gallery of the drawn pictures: {done.gallery}", f"Report: {done.report}"]
+    return "\n".join(lines)

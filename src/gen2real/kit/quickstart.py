@@ -20,8 +20,9 @@ from gen2real.files import write_text
 from gen2real.imagesets.manifest import MANIFEST
 from gen2real.kit.world.vocabulary import KINDS
 
-TEMPLATES = ("a photo of a {}", "a picture of a {}", "a {}")
+_TEMPLATE = "a photo of a {}"
 _STEPS, _GUIDANCE = 20, 3.0
+_KEPT = 0.8
 
 
 @dataclass
@@ -87,13 +88,14 @@ def quickstart(
     write_text(names, "".join(f"{kind}\n" for kind in KINDS))
     with step(
         "generate",
-        f"gen2real generate {names} --generator {generator} --steps {_STEPS} --guidance {_GUIDANCE} "
-        f"--per-class {per_class} --out {drawn} " + " ".join(f"--templates {template!r}" for template in TEMPLATES),
+        f"gen2real generate {names} --generator {generator} --templates {_TEMPLATE!r} --per-class {per_class} "
+        f"--steps {_STEPS} --guidance {_GUIDANCE} --out {drawn}",
     ):
         _generate(names, drawn, generator, per_class, quiet)
     with step(
         "curate",
-        f"gen2real curate {drawn} --encoder {scorer} --trained-encoder {clip} --keep-margin 0.8 --evaluation {home}",
+        f"gen2real curate {drawn} --encoder {scorer} --trained-encoder {clip} --keep-margin {_KEPT} "
+        f"--evaluation {home} --templates {_TEMPLATE!r}",
     ):
         curated = _curate(drawn, scorer, clip, home)
     recipe = where / "compare.yaml"
@@ -122,7 +124,7 @@ def _generate(names: Path, drawn: Path, generator: str, per_class: int, quiet: b
         "output": str(drawn),
         "generators": [{"name": generator, "steps": _STEPS, "guidance": _GUIDANCE}],
         "per_class": per_class,
-        "templates": list(TEMPLATES),
+        "templates": [_TEMPLATE],
     }
     generate(parse_config(GenerateConfig, values, source="quickstart"), quiet=quiet)
 
@@ -134,8 +136,8 @@ def _curate(drawn: Path, scorer: str, clip: str, home: Path) -> Path:
         "images": str(drawn),
         "encoder": scorer,
         "trained_encoder": clip,
-        "templates": list(TEMPLATES),
-        "keep_margin": 0.8,
+        "templates": [_TEMPLATE],
+        "keep_margin": _KEPT,
         "evaluation": [str(home)],
     }
     curate(parse_config(CurateConfig, values, source="quickstart"))
@@ -150,7 +152,7 @@ def _write_recipes(where: Path, clip: str, curated: Path, home: Path, runs: Path
         "method": "regft",
         "output": str(runs / "regft"),
         "encoder": {"name": clip},
-        "prompts": {"templates": list(TEMPLATES)},
+        "prompts": {"templates": [_TEMPLATE]},
         "data": {"generated": [str(curated)], "evaluation": str(home)},
         "optimizer": {"lr": 3e-4},
         "training": {"epochs": 6, "batch_size": 32, "precision": "auto", "loader_workers": 1},

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gen2real.files import atomic_file
+from gen2real.files import atomic_file, digest
 from gen2real.imagesets.sampling import EpochSampler
 from gen2real.imagesets.seeds import row_generator
 from gen2real.kit.build.settings import BuildConfig, StageSettings
@@ -77,13 +78,13 @@ def texts(config: BuildConfig) -> list[list[str]]:
     return told
 
 
-def token_ids(config: BuildConfig, tokenizer: object) -> Tensor:
+def token_ids(config: BuildConfig, tokenizer: Any) -> Tensor:
     """int64 [scenes captions context]: every caption's ids, padded as the tokenizer pads."""
-    path = config.output / f"tokens-{config.seed}-{config.scenes}.npy"
+    path = config.output / f"tokens-{config.seed}-{config.scenes}-{digest(tokenizer.get_vocab())[:8]}.npy"
     if not path.exists():
         told = texts(config)
         flat = [text for of_scene in told for text in of_scene]
-        ids = tokenizer(flat, padding="max_length", truncation=True, max_length=config.context)["input_ids"]  # type: ignore[operator]
+        ids = tokenizer(flat, padding="max_length", truncation=True, max_length=config.context)["input_ids"]
         _keep(path, np.array(ids, np.int16).reshape(len(told), len(told[0]), config.context))
     return torch.from_numpy(np.load(path).astype(np.int64))
 
