@@ -242,7 +242,8 @@ def test_type_checkers_see_what_is_imported_late() -> None:
 
 
 @pytest.mark.parametrize(
-    "package", ["generation", "imagesets", "losses", "models", "evaluation", "curation", "training", "methods", "report"]
+    "package",
+    ["generation", "imagesets", "losses", "models", "evaluation", "curation", "training", "methods", "report"],
 )
 def test_every_name_a_room_offers_is_there(package: str) -> None:
     room = importlib.import_module(f"gen2real.{package}")
