@@ -1,4 +1,4 @@
-# make quickstart   an environment in .venv, then the main job: RegFT on drawn pictures, measured on photographs
+# make quickstart   an environment in .venv, then the whole chain on the kit, offline: draw, curate, tune, test, report
 # make test         an environment in .venv-test, then lint, types and tests
 #
 # Both environments are made from constraints.txt and made again only when it or pyproject.toml changes.
@@ -15,7 +15,7 @@ help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
 quickstart: $(VENV)/installed
-	$(VENV)/bin/python benchmarks/drawn2photo/run.py --quick
+	$(VENV)/bin/gen2real quickstart
 
 test: lint types no-torchvision
 	$(TEST_VENV)/bin/python -m pytest
