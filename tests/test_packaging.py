@@ -51,8 +51,9 @@ def test_every_file_of_the_package_is_packed() -> None:
     for path in source.rglob("*"):
         if path.is_dir() or "__pycache__" in path.parts:
             continue
-        assert (path.parent / "__init__.py").exists(), f"{path.parent} is no package: its files are not packed"
         name = path.relative_to(source).as_posix()
+        if path.suffix == ".py":
+            assert (path.parent / "__init__.py").exists(), f"{path.parent} is no package: its files are not packed"
         packed = path.suffix == ".py" or any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
         assert packed, f"{name} is neither Python nor in package-data"
 
