@@ -517,15 +517,17 @@ def test_people_read_lines(place: Path) -> None:
     assert re.search(r"alpha 0  top-1 on real \d+\.\d % \[\d+\.\d, \d+\.\d\]$", said[0])
     assert "oracle" in done.out
     assert "a bound, not a result" in done.out
-    assert said[-2:] == ["the run: lines/run", "the model: lines/run/model"]
+    ends = ["the run: lines/run", "the model: lines/run/model", "the report: lines/run/report.html"]
+    assert said[-3:] == ends
     assert "2/2 updates" in done.err
 
     done = gen2real_("compare", "head.yaml", "--output", "lines/compare", "--seeds", "1", "--set", "training.steps=1")
     assert done.err.startswith("[1/1] zero_shot, seed 0\n")
-    heads, *rows, last = done.out.splitlines()
+    heads, *rows, table, page = done.out.splitlines()
     assert heads.split("  ")[0] == "arm"
     assert [row.split()[0] for row in rows] == ["zero_shot", "head"]
-    assert last == "lines/compare/table.md, table.csv and table.json hold the same."
+    assert table == "lines/compare/table.md, table.csv and table.json hold the same."
+    assert page == "the report: lines/compare/report.html"
 
     said = gen2real_("evaluate", "clip", "real").out
     assert re.search(r"^top-1 +\d+\.\d % \[", said, re.MULTILINE)

@@ -18,8 +18,8 @@ def describe(image_set: ImageSet) -> dict[str, Any]:
     """Plain values about a whole set, dropped rows included; nothing is read but the manifest.
 
     manifest: its path. rows, kept: how many. dropped: rules that were broken → rows, the commonest first.
-    generators: name → rows. prompts: how many different ones, and the first few. seeds: lowest, highest, and how many different; None without.
-    guidance, steps: the different values. negative_prompts: the same as prompts.
+    generators: name → rows. prompts, negative_prompts: how many different ones, and the first few.
+    seeds: lowest, highest, and how many different; None without. guidance, steps: the different values.
     """
     table = image_set.table
     kept = pc.fill_null(table["kept"], True)
