@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import json
-import sys
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gen2real import cli
+from commands import gen2real_ as in_this_process
 from gen2real.imagesets import ImageSet, decode
 from gen2real.imagesets.decoding import format_of
 
 
 def gen2real_(*words: object) -> str:
-    out = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out):
-        patch.setattr(sys, "argv", ["gen2real", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-    assert end.value.code == 0, out.getvalue()
-    return out.getvalue()
+    done = in_this_process(*words)
+    assert done.code == 0, done.err
+    return done.out
 
 
 @pytest.fixture

@@ -33,6 +33,8 @@ def tiny(output: Path, **changes: object) -> BuildConfig:
         denoiser_channels=(16, 32, 32),
         clip=STAGE,
         scorer=STAGE,
+        robust=STAGE,
+        scorer_robust=STAGE,
         autoencoder=STAGE,
         denoiser=STAGE,
     ).model_copy(update=changes)

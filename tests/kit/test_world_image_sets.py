@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ import pytest
 from PIL import Image
 from toy_language import could_be_true, is_true, read
 
-from gen2real import cli
+from commands import gen2real_
 from gen2real.errors import ImageSetError
 from gen2real.files import sha256_of
 from gen2real.imagesets import ImageSet
@@ -114,27 +113,17 @@ def test_a_mistake_is_told_before_anything_is_written(
         write_image_set(tmp_path / "set", "home", "train", 1, captions=-1)
 
 
-def typed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: object) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["gen2real", "kit", *map(str, words)])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    said = capsys.readouterr()
-    return int(str(end.value.code)), said.out, said.err
-
-
-def test_the_command_writes_the_same_set(
-    written: ImageSet, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_writes_the_same_set(written: ImageSet, tmp_path: Path) -> None:
     words = ("home", "--split", "validation", "--count", COUNT, "--out", tmp_path / "set")
-    code, out, err = typed(capsys, monkeypatch, *words, "--json")
-    assert (code, err) == (0, "")
+    done = gen2real_("kit", *words, "--json")
+    assert (done.code, done.err) == (0, "")
     labelled = int((written.labels >= 0).sum())
-    assert json.loads(out) == {
+    assert json.loads(done.out) == {
         "set": str(tmp_path / "set"), "pictures": COUNT, "labelled": labelled, "classes": 18
     }  # fmt: skip
     assert ImageSet.read(tmp_path / "set").fingerprint == written.fingerprint
-    code, out, err = typed(capsys, monkeypatch, *words)
-    assert (code, out) == (2, "")
-    assert "is never rewritten. Choose another folder" in err
-    code, out, err = typed(capsys, monkeypatch, "home", "--toys", 1, "--count", 2, "--out", tmp_path / "one")
-    assert (code, out) == (0, f"{tmp_path / 'one'}: 2 pictures, 2 of them labelled, 18 classes\n")
+    done = gen2real_("kit", *words)
+    assert (done.code, done.out) == (2, "")
+    assert "is never rewritten. Choose another folder" in done.err
+    done = gen2real_("kit", "home", "--toys", 1, "--count", 2, "--out", tmp_path / "one")
+    assert (done.code, done.out) == (0, f"{tmp_path / 'one'}: 2 pictures, 2 of them labelled, 18 classes\n")

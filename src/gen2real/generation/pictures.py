@@ -56,5 +56,5 @@ def read_provenance(path: str | Path) -> dict[str, Any]:
             comment = picture.getexif().get_ifd(_EXIF_FOLDER).get(_USER_COMMENT, b"")
             text = comment.removeprefix(_ASCII).decode("ascii") if comment.startswith(_ASCII + b"{") else None
     if text is None:
-        raise ImageSetError(f"{path} does not say what drew it: gen2real has not, or the picture was saved anew since.")
+        raise ImageSetError(f"{path} does not say what drew it: it comes from elsewhere, or was saved anew since.")
     return dict(json.loads(text))

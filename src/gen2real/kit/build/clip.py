@@ -100,7 +100,8 @@ def build_clip(config: BuildConfig, *, name: ClipName = "clip", jobs: int, quiet
     for part in (model.vision_model, model.visual_projection):
         part.requires_grad_(True)
     tokenizer = CLIPTokenizer.from_pretrained(plain)
-    _fit(config, model, tokenizer, f"{name}-robust", config.robust, _seed(config, name) + 5, _DISTURBED, jobs, quiet)
+    stage = config.robust if name == "clip" else config.scorer_robust
+    _fit(config, model, tokenizer, f"{name}-robust", stage, _seed(config, name) + 5, _DISTURBED, jobs, quiet)
     _save(model, tokenizer, out)
     return out
 

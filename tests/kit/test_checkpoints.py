@@ -1,0 +1,115 @@
+"""The checkpoints that come with the package: their size, that stock libraries load them, and that they work."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from transformers import CLIPModel, CLIPProcessor
+
+from commands import gen2real_
+from gen2real import kit
+from gen2real.errors import ModelError
+from gen2real.imagesets import ImageSet
+from gen2real.kit.world import KINDS, render, sample_scene, write_image_set
+from gen2real.methods.finished import evaluate_model
+
+BUDGET = 25_000_000
+
+
+def test_they_fit_their_budget_and_hold_nothing_but_text_and_safetensors() -> None:
+    files = [path for path in kit.folder("clip").parent.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= BUDGET
+    assert {path.suffix for path in files} <= {".json", ".safetensors", ".txt", ".md"}
+
+
+def test_a_checkpoint_that_is_not_there_says_how_to_make_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(kit, "_CHECKPOINTS", tmp_path)
+    with pytest.raises(ModelError, match=r"python -m gen2real\.kit\.build"):
+        kit.folder("clip")
+
+
+def test_stock_transformers_tells_toys_apart() -> None:
+    folder = kit.folder("clip")
+    model, processor = CLIPModel.from_pretrained(folder), CLIPProcessor.from_pretrained(folder, use_fast=False)
+    scenes = [sample_scene("web", "test", index, kind=kind) for index, kind in enumerate(KINDS * 3)]
+    texts = [f"a photo of a {kind}" for kind in KINDS]
+    with torch.inference_mode():
+        logits = model(**processor(text=texts, images=list(render(scenes)), return_tensors="pt", padding=True))
+    right = logits.logits_per_image.argmax(dim=1) == torch.arange(len(KINDS)).repeat(3)
+    assert float(right.float().mean()) > 0.7
+
+
+def test_the_generator_reads_with_the_clips_own_text_tower() -> None:
+    pipeline = StableDiffusionPipeline.from_pretrained(kit.folder("generator"))
+    tower = CLIPModel.from_pretrained(kit.folder("clip")).text_model.state_dict()
+    own = {key.removeprefix("text_model."): value for key, value in pipeline.text_encoder.state_dict().items()}
+    assert own.keys() == tower.keys()
+    assert all(torch.equal(own[key], tower[key]) for key in tower)
+
+
+def test_stock_diffusers_draws_what_the_prompt_says() -> None:
+    pipeline = StableDiffusionPipeline.from_pretrained(kit.folder("generator"))
+    pipeline.set_progress_bar_config(disable=True)
+    colours = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1)}
+    drawn = pipeline(
+        [f"a large {colour} ball on a white background" for colour in colours],
+        num_inference_steps=12,
+        guidance_scale=3.0,
+        output_type="np",
+        generator=[torch.Generator().manual_seed(seed) for seed in range(3)],
+    ).images
+    for picture, channel in zip(drawn, range(3), strict=True):
+        # What stands out from the pale ground most is the ball.
+        vivid = picture.max(axis=2) - picture.min(axis=2)
+        ball = picture[vivid > np.quantile(vivid, 0.95)].mean(axis=0)
+        assert int(ball.argmax()) == channel
+
+
+def quickstart(out: Path) -> list[object]:
+    return ["quickstart", "--out", out, "--per-class", 3, "--photographs", 54, "--seeds", 1]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The quickstart as typed, small."""
+    out = tmp_path_factory.mktemp("quickstart")
+    ended = gen2real_(*quickstart(out))
+    assert ended.code == 0, ended.err
+    return out
+
+
+def test_quickstart_draws_curates_tunes_and_reports(done: Path) -> None:
+    drawn = ImageSet.read(done / "generated")
+    assert len(drawn) == 3 * len(KINDS)
+    assert set(drawn.table["origin"].to_pylist()) == {"generated"}
+    curated = ImageSet.read(done / "generated" / "curated.parquet")
+    assert 0 < len(curated.kept()) < len(drawn)
+    table = json.loads((done / "runs" / "table.json").read_text())
+    assert [row["arm"] for row in table["rows"]][-1] == "RegFT"
+    assert all(row["real_top1"]["count"] for row in table["rows"])
+    page = (done / "runs" / "report.html").read_text()
+    assert "data:image" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_quickstart_again_reads_what_is_there(done: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in done.rglob("*.png")}
+    told = gen2real_(*quickstart(done), "--json").value
+    assert {path: path.stat().st_mtime_ns for path in done.rglob("*.png")} == before
+    assert Path(told["report"]).is_file()
+    assert set(told["findings"]) == {"zero-shot", "plain fine-tuning", "plain + ensemble", "regularised", "RegFT"}
+
+
+def test_the_clip_is_better_where_it_was_trained(tmp_path: Path) -> None:
+    top1 = {
+        domain: evaluate_model(
+            kit.folder("clip"), write_image_set(tmp_path / domain, domain, "test", 108, toys=1)
+        ).top1.mean
+        for domain in ("web", "home")
+    }
+    assert top1["web"] > top1["home"] > 2 / len(KINDS)
