@@ -18,7 +18,7 @@ quickstart: $(VENV)/installed
 	$(VENV)/bin/gen2real quickstart
 
 test: lint types no-torchvision
-	$(TEST_VENV)/bin/python -m pytest
+	$(TEST_VENV)/bin/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(TEST_VENV)/installed
 	$(TEST_VENV)/bin/ruff check .

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
 from gen2real.files import atomic_folder
-from gen2real.imagesets.transforms import Augmentation
-from gen2real.kit.build.corpus import Batches, CorpusBatch, drawn_texts, pictures, pixels, texts, token_ids
+from gen2real.kit.build.corpus import Batches, CorpusBatch, drawn_texts, masks, pictures, scaled, texts, token_ids
+from gen2real.kit.build.disturb import disturbed
 from gen2real.kit.build.settings import BuildConfig, StageSettings
 from gen2real.kit.build.storage import save_half
 from gen2real.kit.world.language import vocabulary
@@ -29,17 +29,6 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 ClipName = Literal["clip", "scorer"]
 
 _TEXTS_FOR_TOKENIZER = 5_000
-_DISTURBED = Augmentation(
-    crop_scale=(0.6, 1.0),
-    crop_ratio=(0.9, 1.1),
-    brightness=0.4,
-    contrast=0.4,
-    saturation=0.4,
-    hue=0.03,
-    blur=0.5,
-    noise=0.05,
-    rotation=15.0,
-)
 
 
 def build_tokenizer(config: BuildConfig) -> Any:
@@ -101,7 +90,7 @@ def build_clip(config: BuildConfig, *, name: ClipName = "clip", jobs: int, quiet
         part.requires_grad_(True)
     tokenizer = CLIPTokenizer.from_pretrained(plain)
     stage = config.robust if name == "clip" else config.scorer_robust
-    _fit(config, model, tokenizer, f"{name}-robust", stage, _seed(config, name) + 5, _DISTURBED, jobs, quiet)
+    _fit(config, model, tokenizer, f"{name}-robust", stage, _seed(config, name) + 5, jobs, quiet, disturb=True)
     _save(model, tokenizer, out)
     return out
 
@@ -115,7 +104,7 @@ def train_both_towers(config: BuildConfig, *, name: ClipName = "clip", jobs: int
     seed = _seed(config, name)
     torch.manual_seed(seed)
     model = CLIPModel(_model_config(config, name, tokenizer))
-    _fit(config, model, tokenizer, name, config.clip if name == "clip" else config.scorer, seed, None, jobs, quiet)
+    _fit(config, model, tokenizer, name, config.clip if name == "clip" else config.scorer, seed, jobs, quiet)
     _save(model, tokenizer, out)
     return out
 
@@ -131,12 +120,14 @@ def _fit(
     run: str,
     stage: StageSettings,
     seed: int,
-    augmentation: Augmentation | None,
     jobs: int,
     quiet: bool,
+    *,
+    disturb: bool = False,
 ) -> None:
     """The contrastive loss over `web`, on whatever requires a gradient."""
     ids, stored = token_ids(config, tokenizer), pictures(config, jobs=jobs)
+    where = masks(config, jobs=jobs) if disturb else None
     # Stock attention is slow backwards in bfloat16 on a CPU (see models/attention.py).
     model.set_attn_implementation("eager")
     pairs = _Pairs(model)
@@ -144,11 +135,10 @@ def _fit(
     def step(models: Mapping[str, nn.Module], batch: CorpusBatch) -> dict[str, Tensor]:
         device = next(pairs.parameters()).device
         texts_of = drawn_texts(ids, batch).to(device)
-        shown = stored[batch.indices]
-        if augmentation is not None:
-            channels_first = [torch.from_numpy(np.array(one)).permute(2, 0, 1) for one in shown]
-            shown = augmentation.apply(channels_first, SIDE, batch.generator).permute(0, 2, 3, 1).numpy()
-        image, text, scale = models["pairs"](pixels(shown).to(device), texts_of)
+        shown = torch.from_numpy(np.array(stored[batch.indices])).permute(0, 3, 1, 2)
+        if where is not None:
+            shown = disturbed(shown, torch.from_numpy(np.array(where[batch.indices])), batch.generator)
+        image, text, scale = models["pairs"](scaled(shown).to(device), texts_of)
         return {"loss": image_text_contrastive(gather(image), gather(text), scale, groups=_same(gather(texts_of)))}
 
     Trainer(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +18,9 @@ from gen2real.imagesets.sampling import EpochSampler
 from gen2real.imagesets.seeds import row_generator
 from gen2real.kit.build.settings import BuildConfig, StageSettings
 from gen2real.kit.world.language import long_caption, noisy_caption
-from gen2real.kit.world.render import render
-from gen2real.kit.world.scenes import sample_scene, stream
-from gen2real.kit.world.vocabulary import DOMAINS, SIDE
+from gen2real.kit.world.render import render, toy_masks
+from gen2real.kit.world.scenes import Scene, sample_scene, stream
+from gen2real.kit.world.vocabulary import DOMAINS
 from gen2real.training.distributed import share
 
 _AT_A_TIME = 500
@@ -54,15 +54,31 @@ class Batches:
 
 def pictures(config: BuildConfig, *, jobs: int) -> npt.NDArray[np.uint8]:
     """uint8 [scenes 64 64 3], rendered where not yet on disk; read by memory map."""
-    path = config.output / f"pictures-{config.seed}-{config.scenes}.npy"
+    return _rendered(config, "pictures", render, jobs)
+
+
+def masks(config: BuildConfig, *, jobs: int) -> npt.NDArray[np.uint8]:
+    """uint8 [scenes 64 64]: where the toys are in `pictures`."""
+    return _rendered(config, "masks", toy_masks, jobs)
+
+
+def _rendered(
+    config: BuildConfig, name: str, draw: Callable[[list[Scene]], npt.NDArray[np.uint8]], jobs: int
+) -> npt.NDArray[np.uint8]:
+    path = config.output / f"{name}-{config.seed}-{config.scenes}.npy"
     if not path.exists():
         starts = range(0, config.scenes, _AT_A_TIME)
-        out = np.empty((config.scenes, SIDE, SIDE, 3), np.uint8)
         with ProcessPoolExecutor(jobs) as pool:
-            for start, part in zip(starts, pool.map(_rendered, starts, [config] * len(starts)), strict=True):
-                out[start : start + len(part)] = part
-        _keep(path, out)
+            parts = pool.map(_drawn, starts, [config] * len(starts), [draw] * len(starts))
+            _keep(path, np.concatenate(list(parts)))
     return np.load(path, mmap_mode="r")
+
+
+def _drawn(
+    start: int, config: BuildConfig, draw: Callable[[list[Scene]], npt.NDArray[np.uint8]]
+) -> npt.NDArray[np.uint8]:
+    numbers = range(start, min(start + _AT_A_TIME, config.scenes))
+    return draw([sample_scene("web", "train", number, seed=config.seed) for number in numbers])
 
 
 def texts(config: BuildConfig) -> list[list[str]]:
@@ -97,12 +113,12 @@ def drawn_texts(ids: Tensor, batch: CorpusBatch) -> Tensor:
 
 def pixels(stored: npt.NDArray[np.uint8]) -> Tensor:
     """uint8 [N S S 3] → float32 [N 3 S S] from −1 to 1, as autoencoder and CLIP of the kit expect them."""
-    return torch.from_numpy(np.array(stored)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return scaled(torch.from_numpy(np.array(stored)).permute(0, 3, 1, 2))
 
 
-def _rendered(start: int, config: BuildConfig) -> npt.NDArray[np.uint8]:
-    numbers = range(start, min(start + _AT_A_TIME, config.scenes))
-    return render([sample_scene("web", "train", number, seed=config.seed) for number in numbers])
+def scaled(pictures: Tensor) -> Tensor:
+    """Levels from 0 to 255 → −1 to 1."""
+    return pictures.float() / 127.5 - 1
 
 
 def _keep(path: Path, values: npt.NDArray[np.generic]) -> None:

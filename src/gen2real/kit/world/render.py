@@ -35,6 +35,20 @@ def render(scenes: Sequence[Scene]) -> Picture:
     return out
 
 
+def toy_masks(scenes: Sequence[Scene]) -> Picture:
+    """How much of each pixel a toy covers, before the camera: uint8 [N 64 64], 255 is all of it."""
+    out = np.empty((len(scenes), SIDE, SIDE), np.uint8)
+    for start in range(0, len(scenes), _AT_A_TIME):
+        some = scenes[start : start + _AT_A_TIME]
+        canvas = np.zeros((len(some), _CANVAS, _CANVAS, 1), np.float32)
+        toys = [(index, toy) for index, scene in enumerate(some) for toy in scene.toys]
+        for (index, toy), (_, cover) in zip(toys, _draw_toys(toys, some), strict=True):
+            _paste(canvas[index], np.ones((*cover.shape, 1), np.float32), cover, toy)
+        small = canvas.reshape(len(some), SIDE, _SCALE, SIDE, _SCALE).mean(axis=(2, 4))
+        out[start : start + _AT_A_TIME] = (small * 255 + 0.5).astype(np.uint8)
+    return out
+
+
 def _render(scenes: Sequence[Scene]) -> Picture:
     canvas = draw_grounds(scenes, _CANVAS)
     toys = [(index, toy) for index, scene in enumerate(scenes) for toy in scene.toys]
