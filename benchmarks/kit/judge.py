@@ -15,11 +15,10 @@ from torch import Tensor, nn
 
 from gen2real.config import Config
 from gen2real.files import read_tensors, write_tensors
-from gen2real.kit.build.corpus import Batches, CorpusBatch, pixels
+from gen2real.kit.build.corpus import CorpusBatch, pixels
+from gen2real.kit.build.fitting import fit
 from gen2real.kit.build.settings import StageSettings
 from gen2real.kit.world import COLOURS, KINDS, Scene, render, sample_scene
-from gen2real.training.run_folder import RunFolder
-from gen2real.training.trainer import Trainer, parameter_groups
 
 PAIRS = [(kind, colour) for kind in KINDS for colour in COLOURS]
 # The checkpoints see scenes 0 to 39,999 of web train.
@@ -79,21 +78,7 @@ def trained_judge(work: Path) -> Judge:
 
     torch.manual_seed(config.seed)
     judge = Judge().train()
-    stage = config.stage
-    Trainer(
-        RunFolder(config.output, config),
-        models={"judge": judge},
-        groups=parameter_groups(
-            {"judge": (judge, stage.lr)}, weight_decay=stage.weight_decay, decay_norms_and_biases=False
-        ),
-        step=step,
-        batches=Batches(SCENES, stage, seed=config.seed),
-        steps=stage.steps,
-        optimizer=stage.optimizer(),
-        schedule=stage.schedule(),
-        training=stage.training(),
-        stage="judge",
-    ).fit()
+    fit(config.output, config, config.stage, {"judge": judge}, step, scenes=SCENES, seed=config.seed)
     write_tensors(stored, judge.state_dict())
     return judge.eval()
 

@@ -1,6 +1,6 @@
 """How good the kit's checkpoints are: zero-shot, retrieval, the generator's distance, and what its pictures show.
 
-    python benchmarks/kit/quality.py            # 10 minutes on two cores; writes results/quality.json
+    python benchmarks/kit/quality.py            # minutes on two cores; writes results/quality.json
 
 Everything is measured on test splits that no checkpoint has seen. `judge.py` says who judges the drawn pictures.
 """
@@ -8,6 +8,7 @@ Everything is measured on test splits that no checkpoint has seen. `judge.py` sa
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from judge import PAIRS, presence, trained_judge, verdicts
+from judge import presence, trained_judge, verdicts
 from PIL import Image
 
 from gen2real import kit
@@ -26,15 +27,14 @@ from gen2real.files import write_json
 from gen2real.generation import GenerateConfig, GeneratorSettings, generate
 from gen2real.imagesets import ImageSet
 from gen2real.imagesets.loading import Pictures
-from gen2real.kit.world import HELD_OUT, render, sample_scene, write_image_set
+from gen2real.kit.world import render, sample_scene, write_image_set
 from gen2real.kit.world.language import name
 from gen2real.methods.finished import evaluate_model, evaluate_retrieval
 from gen2real.models import load_dual_encoder
 from gen2real.training.run_folder import environment
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 HERE = Path(__file__).parent
-TEMPLATES = ("a photo of a {}", "a picture of a {}", "a {}")
+TEMPLATES = ("a photo of a {}",)
 
 
 def main() -> None:
@@ -75,7 +75,7 @@ def _generator(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     prompts = work / "prompts.jsonl"
     allowed = [scene for scene in real if len(scene.toys) <= 2]
     rows = [" and ".join(name(toy) for toy in scene.toys) for scene in allowed]
-    prompts.write_text("".join(f'{{"caption": "{_opened(row)}"}}\n' for row in rows), encoding="utf-8")
+    prompts.write_text("".join(json.dumps({"caption": f"a photo of {row}"}) + "\n" for row in rows), encoding="utf-8")
     began = time.monotonic()
     drawn = generate(
         GenerateConfig(
@@ -105,10 +105,6 @@ def _generator(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     report["kernel_distance_real_halves"] = kernel_distance(
         features["real"][:half], features["real"][half:], subset_size=half
     ).to_json()
-    assert not any(
-        (kind, colour) in HELD_OUT for scene in real for kind, colour in [(t.kind, t.colour) for t in scene.toys]
-    )
-    assert len(PAIRS) == 144
     return report
 
 
@@ -122,10 +118,6 @@ def _told(found: dict[str, torch.Tensor], scenes: list[Any]) -> dict[str, Any]:
         for what, right in found.items()
         for number in sorted(set(counts.tolist()))
     }
-
-
-def _opened(row: str) -> str:
-    return f"a photo of {row}"
 
 
 def _set(folder: Path, domain: Any, count: int) -> ImageSet:

@@ -43,9 +43,14 @@ def tiny(output: Path, **changes: object) -> BuildConfig:
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> BuildConfig:
     config = tiny(tmp_path_factory.mktemp("kit"))
-    build_generator(config, jobs=1, quiet=True)
+    build_all(config)
     build_clip(config, name="scorer", jobs=1, quiet=True)
     return config
+
+
+def build_all(config: BuildConfig) -> None:
+    build_generator(config, jobs=1, quiet=True)
+    build_clip(config, jobs=1, quiet=True)
 
 
 def weights(folder: Path) -> dict[str, str]:
@@ -72,6 +77,12 @@ def test_the_generator_reads_with_the_clips_own_text_tower(built: BuildConfig) -
     assert all(torch.equal(own[key], tower[key]) for key in tower)
 
 
+def test_the_second_part_of_the_training_leaves_the_text_tower_alone(built: BuildConfig) -> None:
+    before, after = (CLIPModel.from_pretrained(built.output / name).state_dict() for name in ("clip-plain", "clip"))
+    changed = {key.split(".")[0] for key in before if not torch.equal(before[key], after[key])}
+    assert changed == {"vision_model", "visual_projection"}
+
+
 def test_weights_on_disk_are_half_precision(built: BuildConfig) -> None:
     from safetensors.torch import load_file
 
@@ -83,7 +94,7 @@ def test_weights_on_disk_are_half_precision(built: BuildConfig) -> None:
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(built: BuildConfig, tmp_path: Path) -> None:
     again = tiny(tmp_path / "again")
-    build_generator(again, jobs=1, quiet=True)
+    build_all(again)
     for name in ("clip", "vae", "generator"):
         assert weights(again.output / name) == weights(built.output / name)
     other = tiny(tmp_path / "other", seed=1)

@@ -6,8 +6,9 @@ curating.py  from settings to another manifest beside the same pictures
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from gen2real.late import late
 
 if TYPE_CHECKING:
     from gen2real.curation.curating import Curation as Curation
@@ -17,13 +18,4 @@ if TYPE_CHECKING:
 _WHERE = {"CurateConfig": "settings", "Curation": "curating", "curate": "curating"}
 
 __all__ = sorted(_WHERE)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_WHERE})
+__getattr__, __dir__ = late(__name__, _WHERE)

@@ -13,8 +13,9 @@ page.py         templates → one file
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from gen2real.late import late
 
 if TYPE_CHECKING:
     from gen2real.report.gallery import write_gallery as write_gallery
@@ -23,9 +24,4 @@ if TYPE_CHECKING:
 _WHERE = {"write_gallery": "gallery", "write_report": "run_report"}
 
 __all__ = sorted(_WHERE)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+__getattr__, __dir__ = late(__name__, _WHERE)

@@ -12,13 +12,12 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from gen2real.files import atomic_file, atomic_folder
-from gen2real.kit.build.corpus import Batches, CorpusBatch, pictures, pixels
+from gen2real.kit.build.corpus import CorpusBatch, pictures, pixels
+from gen2real.kit.build.fitting import fit
 from gen2real.kit.build.settings import BuildConfig
 from gen2real.kit.build.storage import save_half
 from gen2real.kit.build.thumbnail_start import start_as_thumbnail
 from gen2real.kit.world.vocabulary import SIDE
-from gen2real.training.run_folder import RunFolder
-from gen2real.training.trainer import Trainer, parameter_groups
 
 _KL_WEIGHT = 3e-4
 _SQUARE_WEIGHT = 4.0
@@ -49,22 +48,8 @@ def build_autoencoder(config: BuildConfig, *, jobs: int, quiet: bool = False) ->
         edges = sum((_slope(again, axis) - _slope(real, axis)).abs().mean() for axis in (2, 3))
         return {"loss": plain + _EDGE_WEIGHT * edges + _KL_WEIGHT * divergence, "pixels": plain, "kl": divergence}
 
-    stage = config.autoencoder
-    Trainer(
-        RunFolder(config.output / "autoencoder-run", config),
-        models={"coder": coder},
-        groups=parameter_groups(
-            {"vae": (coder, stage.lr)}, weight_decay=stage.weight_decay, decay_norms_and_biases=False
-        ),
-        step=step,
-        batches=Batches(config.scenes, stage, seed=config.seed + 1),
-        steps=stage.steps,
-        optimizer=stage.optimizer(),
-        schedule=stage.schedule(),
-        training=stage.training(),
-        stage="autoencoder",
-        quiet=quiet,
-    ).fit()
+    folder, seed = config.output / "autoencoder-run", config.seed + 1
+    fit(folder, config, config.autoencoder, {"coder": coder}, step, scenes=config.scenes, seed=seed, quiet=quiet)
     model = model.cpu().eval()
     with torch.inference_mode():
         some = model.encode(pixels(stored[:256])).latent_dist.mode()

@@ -14,16 +14,15 @@ from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
 from gen2real.files import atomic_folder
-from gen2real.kit.build.corpus import Batches, CorpusBatch, drawn_texts, masks, pictures, scaled, texts, token_ids
+from gen2real.kit.build.corpus import CorpusBatch, drawn_texts, masks, pictures, scaled, texts, token_ids
 from gen2real.kit.build.disturb import disturbed
+from gen2real.kit.build.fitting import fit
 from gen2real.kit.build.settings import BuildConfig, StageSettings
 from gen2real.kit.build.storage import save_half
 from gen2real.kit.world.language import vocabulary
 from gen2real.kit.world.vocabulary import SIDE
 from gen2real.losses import image_text_contrastive
 from gen2real.training.distributed import gather
-from gen2real.training.run_folder import RunFolder
-from gen2real.training.trainer import Trainer, parameter_groups
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 ClipName = Literal["clip", "scorer"]
@@ -141,21 +140,8 @@ def _fit(
         image, text, scale = models["pairs"](scaled(shown).to(device), texts_of)
         return {"loss": image_text_contrastive(gather(image), gather(text), scale, groups=_same(gather(texts_of)))}
 
-    Trainer(
-        RunFolder(config.output / f"{run}-run", config),
-        models={"pairs": pairs},
-        groups=parameter_groups(
-            {run: (pairs, stage.lr)}, weight_decay=stage.weight_decay, decay_norms_and_biases=False
-        ),
-        step=step,
-        batches=Batches(config.scenes, stage, seed=seed),
-        steps=stage.steps,
-        optimizer=stage.optimizer(),
-        schedule=stage.schedule(),
-        training=stage.training(),
-        stage=run,
-        quiet=quiet,
-    ).fit()
+    folder = config.output / f"{run}-run"
+    fit(folder, config, stage, {"pairs": pairs}, step, scenes=config.scenes, seed=seed, quiet=quiet)
 
 
 def _save(model: CLIPModel, tokenizer: Any, out: Path) -> None:

@@ -13,12 +13,11 @@ from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 from gen2real.files import atomic_folder
 from gen2real.kit.build.autoencoder import build_autoencoder, latents
 from gen2real.kit.build.clip import train_both_towers
-from gen2real.kit.build.corpus import Batches, CorpusBatch, drawn_texts, token_ids
+from gen2real.kit.build.corpus import CorpusBatch, drawn_texts, token_ids
+from gen2real.kit.build.fitting import fit
 from gen2real.kit.build.settings import BuildConfig
 from gen2real.kit.build.storage import save_half
 from gen2real.losses import denoising
-from gen2real.training.run_folder import RunFolder
-from gen2real.training.trainer import Trainer, parameter_groups
 
 
 def build_generator(config: BuildConfig, *, jobs: int, quiet: bool = False) -> Path:
@@ -53,22 +52,8 @@ def build_generator(config: BuildConfig, *, jobs: int, quiet: bool = False) -> P
         gamma = config.min_snr_gamma
         return {"loss": denoising(prediction, target.to(device), snr=snr, gamma=gamma, prediction_type="v_prediction")}
 
-    stage = config.denoiser
-    Trainer(
-        RunFolder(config.output / "denoiser-run", config),
-        models={"denoiser": denoiser},
-        groups=parameter_groups(
-            {"unet": (unet, stage.lr)}, weight_decay=stage.weight_decay, decay_norms_and_biases=False
-        ),
-        step=step,
-        batches=Batches(config.scenes, stage, seed=config.seed + 2),
-        steps=stage.steps,
-        optimizer=stage.optimizer(),
-        schedule=stage.schedule(),
-        training=stage.training(),
-        stage="denoiser",
-        quiet=quiet,
-    ).fit()
+    folder, seed = config.output / "denoiser-run", config.seed + 2
+    fit(folder, config, config.denoiser, {"denoiser": denoiser}, step, scenes=config.scenes, seed=seed, quiet=quiet)
     with atomic_folder(out) as partial:
         assemble(unet.cpu(), clip, build_autoencoder(config, jobs=jobs), partial)
     return out
