@@ -227,7 +227,9 @@ def _recipe(config: CompareConfig, arm: Arm, seed: int, fingerprints: dict[Path,
     assert path is not None
     changed = {**_leaves(config.set), **_leaves(arm.set)}
     overrides = [f"{key}={json.dumps(value)}" for key, value in changed.items()]
-    fixed = [f"output={json.dumps(str(config.output))}", "save_model=false", "gap=false"]
+    # One seed tells how far the sets are apart; the others would repeat it.
+    gap = json.dumps(seed == (arm.seeds or config.seeds)[0])
+    fixed = [f"output={json.dumps(str(config.output))}", "save_model=false", f"gap={gap}"]
     types = {method: config for method, config in CONFIGS.items() if method != "soup"}
     recipe: Any = load_recipe(path, types, [*fixed, *overrides, f"seed={seed}"])
     data = recipe.data

@@ -222,3 +222,13 @@ def test_thumbnails_stop_at_the_budget(tmp_path: Path) -> None:
     assert [few.of(path) is not None for path in paths] == [True, False, True, False, False]
     assert (few.left_out, few.unreadable) == (2, [paths[1]])
     assert few.spent <= few.budget
+
+
+def test_a_comparison_measures_the_gap_at_its_first_seed_and_tells_it(runs: Runs) -> None:
+    table = read_json(runs.comparison / "table.json")
+    for row in table["rows"]:
+        first, second = (Result.read(runs.comparison / row["runs"][seed]).summary["gap"] for seed in ("0", "1"))
+        assert set(first) == {"zero_shot", "tuned"}
+        assert second == {}
+    page = write_report(runs.comparison).read_text(encoding="utf-8")
+    assert "told apart" in page
