@@ -10,6 +10,7 @@ from torch import nn
 from gen2real.config import Config
 from gen2real.kit.build.corpus import Batches, CorpusBatch
 from gen2real.kit.build.settings import StageSettings
+from gen2real.training.distributed import rank
 from gen2real.training.run_folder import RunFolder
 from gen2real.training.trainer import StepFunction, Trainer, parameter_groups
 
@@ -32,7 +33,7 @@ def fit(
         scenes: how many to draw batches from, by `seed`.
     """
     Trainer(
-        RunFolder(folder, config),
+        RunFolder(folder, config, writer=rank() == 0),
         models=models,
         groups=parameter_groups(
             {name: (model, stage.lr) for name, model in models.items()},

@@ -18,6 +18,7 @@ from gen2real.kit.build.fitting import fit
 from gen2real.kit.build.settings import BuildConfig
 from gen2real.kit.build.storage import save_half
 from gen2real.losses import denoising
+from gen2real.training.distributed import rank
 
 
 def build_generator(config: BuildConfig, *, jobs: int, quiet: bool = False) -> Path:
@@ -54,6 +55,8 @@ def build_generator(config: BuildConfig, *, jobs: int, quiet: bool = False) -> P
 
     folder, seed = config.output / "denoiser-run", config.seed + 2
     fit(folder, config, config.denoiser, {"denoiser": denoiser}, step, scenes=config.scenes, seed=seed, quiet=quiet)
+    if rank() > 0:
+        return out
     with atomic_folder(out) as partial:
         assemble(unet.cpu(), clip, build_autoencoder(config, jobs=jobs), partial)
     return out

@@ -54,7 +54,7 @@ class BuildConfig(Config):
     scorer_layers: int = 3
     clip: StageSettings = StageSettings(steps=2_400, batch_size=128, lr=1e-3, weight_decay=0.05)
     scorer: StageSettings = StageSettings(steps=1_200, batch_size=128, lr=1e-3, weight_decay=0.05)
-    robust: StageSettings = StageSettings(steps=1_200, batch_size=128, lr=5e-4, weight_decay=0.05)
-    scorer_robust: StageSettings = StageSettings(steps=600, batch_size=128, lr=5e-4, weight_decay=0.05)
+    robust: StageSettings = StageSettings(steps=500, batch_size=128, lr=7e-4, weight_decay=0.05, warmup_steps=50)
+    scorer_robust: StageSettings = StageSettings(steps=300, batch_size=128, lr=7e-4, weight_decay=0.05, warmup_steps=50)
     autoencoder: StageSettings = StageSettings(steps=1_200, batch_size=16, lr=2e-3, weight_decay=0.0, warmup_steps=50)
-    denoiser: StageSettings = StageSettings(steps=5_000, batch_size=48, lr=1e-3)
+    denoiser: StageSettings = StageSettings(steps=6_500, batch_size=48, lr=1e-3)
