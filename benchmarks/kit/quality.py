@@ -131,7 +131,7 @@ def _set(folder: Path, domain: Any, count: int) -> ImageSet:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kit", type=Path, default=Path(kit.__file__).parent / "checkpoints")
-    parser.add_argument("--pictures", type=int, default=2_000)
+    parser.add_argument("--pictures", type=int, default=1_000)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--work", type=Path, default=Path("build/kit-quality"))

@@ -88,7 +88,8 @@ def test_quickstart_draws_curates_tunes_and_reports(done: Path) -> None:
     assert len(drawn) == 3 * len(KINDS)
     assert set(drawn.table["origin"].to_pylist()) == {"generated"}
     curated = ImageSet.read(done / "generated" / "curated.parquet")
-    assert 0 < len(curated.kept()) < len(drawn)
+    assert 0 < len(curated.kept()) <= len(drawn)
+    assert {"score_margin", "score_similarity", "reason"} <= set(curated.table.column_names)
     table = json.loads((done / "runs" / "table.json").read_text())
     assert [row["arm"] for row in table["rows"]][-1] == "RegFT"
     assert all(row["real_top1"]["count"] for row in table["rows"])
