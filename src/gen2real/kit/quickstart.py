@@ -23,6 +23,8 @@ from gen2real.kit.world.vocabulary import KINDS
 _TEMPLATE = "a photo of a {}"
 _STEPS, _GUIDANCE = 20, 3.0
 _KEPT = 0.8
+# What a camera does and the generator never saw.
+_CAMERA = {"crop_scale": [0.7, 1.0], "brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "blur": 0.5, "noise": 0.04}
 
 
 @dataclass
@@ -153,8 +155,8 @@ def _write_recipes(where: Path, clip: str, curated: Path, home: Path, runs: Path
         "output": str(runs / "regft"),
         "encoder": {"name": clip},
         "prompts": {"templates": [_TEMPLATE]},
-        "data": {"generated": [str(curated)], "evaluation": str(home)},
-        "optimizer": {"lr": 3e-4},
+        "data": {"generated": [str(curated)], "evaluation": str(home), "augmentation": _CAMERA},
+        "optimizer": {"lr": 1e-4},
         "training": {"epochs": 6, "batch_size": 32, "precision": "auto", "loader_workers": 1},
         "ensemble": {"rule": "fixed", "alpha": 0.5},
     }
