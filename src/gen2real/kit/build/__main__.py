@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -31,22 +32,31 @@ def build(
     seed: Annotated[int, Parameter(help="another seed, other weights")] = 0,
     jobs: Annotated[int, Parameter(help="processor cores to use")] = 2,
 ) -> None:
-    """Renders `web`, trains CLIP and autoencoder side by side, then the denoiser, and copies the folders to `out`."""
-    torch.set_num_threads(jobs if stage == "generator" else 1)
+    """Renders `web`, trains CLIP and autoencoder side by side, scorer, denoiser, and copies the folders to `out`."""
+    torch.set_num_threads(1)
     config = BuildConfig(output=work, seed=seed)
-    began = time.monotonic()
-    if stage == "all":
-        from gen2real.kit.build.corpus import pictures
-
-        pictures(config, jobs=jobs)
-        _side_by_side(["clip", "autoencoder"], sys.argv[1:], jobs)
-        _side_by_side(["scorer"], sys.argv[1:], jobs)
-        _side_by_side(["generator"], sys.argv[1:], jobs)
-        for name in ("clip", "scorer", "generator"):
-            shutil.copytree(work / name, out / name, dirs_exist_ok=True)
-        size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-        print(f"{out}: {size / 1e6:.1f} MB, {(time.monotonic() - began) / 60:.0f} min", file=sys.stderr)
+    if stage != "all":
+        _train(stage, config, jobs)
         return
+    from gen2real.kit.build.corpus import masks, pictures
+
+    began = time.monotonic()
+    pictures(config, jobs=jobs)
+    masks(config, jobs=jobs)
+    module = ["-m", "gen2real.kit.build", "--work", str(work), "--seed", str(seed), "--jobs", str(jobs), "--stage"]
+    pair = [[sys.executable, *module, name] for name in ("clip", "autoencoder")]
+    # One process a core, or the one that a GPU needs.
+    processes = 1 if torch.cuda.is_available() else jobs
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    _run(*([pair] if jobs > 1 else [[command] for command in pair]))
+    _run([[sys.executable, *module, "scorer"]], [[sys.executable, *launcher, *module, "generator"]])
+    for name in ("clip", "scorer", "generator"):
+        shutil.copytree(work / name, out / name, dirs_exist_ok=True)
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    print(f"{out}: {size / 1e6:.1f} MB, {(time.monotonic() - began) / 60:.0f} min", file=sys.stderr)
+
+
+def _train(stage: Literal["clip", "scorer", "autoencoder", "generator"], config: BuildConfig, jobs: int) -> None:
     if stage == "clip" or stage == "scorer":
         from gen2real.kit.build.clip import build_clip
 
@@ -61,17 +71,13 @@ def build(
         build_generator(config, jobs=jobs)
 
 
-def _side_by_side(stages: list[str], arguments: list[str], jobs: int) -> None:
-    """Each stage in a process of its own, as many at a time as there are cores."""
-    commands = [[sys.executable, "-m", "gen2real.kit.build", *arguments, "--stage", stage] for stage in stages]
-    if jobs == 1:
-        for command in commands:
-            subprocess.run(command, check=True)
-        return
-    running = [subprocess.Popen(command) for command in commands]
-    codes = [process.wait() for process in running]
-    if any(codes):
-        sys.exit(f"{', '.join(stage for stage, code in zip(stages, codes, strict=True) if code)} did not finish.")
+def _run(*steps: Sequence[Sequence[str]]) -> None:
+    """One step after the other; the commands of a step at the same time."""
+    for step in steps:
+        running = [subprocess.Popen(command) for command in step]
+        failed = [command[-1] for command, process in zip(step, running, strict=True) if process.wait()]
+        if failed:
+            sys.exit(f"{' and '.join(failed)} did not finish; the same command again goes on.")
 
 
 if __name__ == "__main__":
