@@ -1,7 +1,7 @@
 """The README's picture: the report that `gen2real quickstart` wrote, as a browser shows it.
 
     gen2real quickstart --out runs/quickstart
-    python benchmarks/kit/screenshot.py runs/quickstart/runs/report.html docs/pictures/report.png
+    python benchmarks/kit/screenshot.py runs/quickstart/regft-on-the-kit/report.html docs/pictures/report.png
 
 Needs Chromium on the path and the package playwright (`pip install -e '.[dev]'`).
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-WIDTH, HEIGHT = 1_120, 1_500
+WIDTH, HEIGHT = 1_120, 1_900
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 
 

@@ -90,10 +90,10 @@ def test_quickstart_draws_curates_tunes_and_reports(done: Path) -> None:
     curated = ImageSet.read(done / "generated" / "curated.parquet")
     assert 0 < len(curated.kept()) <= len(drawn)
     assert {"score_margin", "score_similarity", "reason"} <= set(curated.table.column_names)
-    table = json.loads((done / "runs" / "table.json").read_text())
+    table = json.loads((done / "regft-on-the-kit" / "table.json").read_text())
     assert [row["arm"] for row in table["rows"]][-1] == "RegFT"
     assert all(row["real_top1"]["count"] for row in table["rows"])
-    page = (done / "runs" / "report.html").read_text()
+    page = (done / "regft-on-the-kit" / "report.html").read_text()
     assert "data:image" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
 

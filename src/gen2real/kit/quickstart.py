@@ -23,6 +23,7 @@ from gen2real.kit.world.vocabulary import KINDS
 _TEMPLATE = "a photo of a {}"
 _STEPS, _GUIDANCE = 20, 3.0
 _KEPT = 0.8
+_RUNS = "regft-on-the-kit"
 # What a camera does and the generator never saw.
 _CAMERA = {"crop_scale": [0.7, 1.0], "brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "blur": 0.5, "noise": 0.04}
 
@@ -69,7 +70,7 @@ def quickstart(
 
     Raises: ModelError where the kit's checkpoints are not there; whatever the steps raise.
     """
-    done = Quickstart(folder, folder / "runs" / "report.html", folder / "generated" / "gallery.html", {})
+    done = Quickstart(folder, folder / _RUNS / "report.html", folder / "generated" / "gallery.html", {})
     # Recipes name image sets by paths that hold wherever they are read from.
     folder.mkdir(parents=True, exist_ok=True)
     where = folder.absolute()
@@ -83,7 +84,7 @@ def quickstart(
         done.seconds[name] = round(time.monotonic() - began, 1)
 
     clip, scorer, generator = (str(kit.folder(name)) for name in ("clip", "scorer", "generator"))
-    home, drawn, runs = where / "photographs", where / "generated", where / "runs"
+    home, drawn, runs = where / "photographs", where / "generated", where / _RUNS
     with step("photographs", f"gen2real kit home --split test --count {photographs} --toys 1 --out {home}"):
         _photographs(home, photographs)
     names = where / "names.txt"
