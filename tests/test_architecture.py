@@ -51,6 +51,7 @@ PART_OF = {
     "cli_curate": "cli",
     "cli_generate": "cli",
     "cli_kit": "cli",
+    "cli_options": "cli",
     "cli_report": "cli",
     "__main__": "cli",
 }

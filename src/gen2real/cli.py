@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 from cyclopts import App, CycloptsError, Parameter
 
 from gen2real import __version__
+from gen2real.cli_options import Json, Policy
 from gen2real.cli_report import report_on
 from gen2real.errors import Gen2RealError
 
@@ -43,17 +44,11 @@ app.command("gen2real.cli_report:inspect", name="inspect", help="Write a gallery
 app.command("gen2real.cli_report:report", name="report", help="Write one HTML file about finished runs, with pictures.")
 app.command("gen2real.cli_curate:curate", name="curate", help="Score, deduplicate, check for leaks and filter a set.")
 
-Json = Annotated[
-    bool, Parameter(name="--json", help="one JSON object on standard output, for programs", show_default=False)
-]
 Overrides = Annotated[
     tuple[str, ...],
     Parameter(
         name="--set", help="key=value over the recipe, as optimizer.lr=3e-5; may be repeated", show_default=False
     ),
-]
-Policy = Annotated[
-    Literal["error", "skip"], Parameter(help="pictures that do not decode: list all and stop, or leave them out")
 ]
 
 

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from gen2real.cli_options import Json
+
 if TYPE_CHECKING:
     from gen2real.curation import Curation
-
-Json = Annotated[
-    bool, Parameter(name="--json", help="one JSON object on standard output, for programs", show_default=False)
-]
 
 
 def curate(

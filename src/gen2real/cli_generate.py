@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from gen2real.cli_options import Json
 from gen2real.config import load_recipe, parse_config
 from gen2real.errors import RecipeError
 from gen2real.generation.settings import SCHEDULERS, GenerateConfig
@@ -16,9 +17,6 @@ from gen2real.recipe import Recipe
 if TYPE_CHECKING:
     from gen2real.imagesets import ImageSet
 
-Json = Annotated[
-    bool, Parameter(name="--json", help="one JSON object on standard output, for programs", show_default=False)
-]
 _RECIPES = (".yaml", ".yml")
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
+from gen2real.cli_options import Json, Policy
+
 if TYPE_CHECKING:
     from gen2real.imagesets import ImageSet
 
@@ -23,12 +25,6 @@ Origin = Annotated[Literal["real", "generated"], Parameter(help="where the pictu
 Link = Annotated[
     Literal["copy", "link", "reference"],
     Parameter(help="copy the pictures, hard-link them, or refer to them where they are"),
-]
-Policy = Annotated[
-    Literal["error", "skip"], Parameter(help="pictures that do not decode: list all and stop, or leave them out")
-]
-Json = Annotated[
-    bool, Parameter(name="--json", help="one JSON object on standard output, for programs", show_default=False)
 ]
 Split = Annotated[str | None, Parameter(help="which split to take")]
 _LINKS: dict[str, bool | Literal["reference"]] = {"copy": False, "link": True, "reference": "reference"}

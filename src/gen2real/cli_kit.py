@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from gen2real.cli_options import Json
+
 if TYPE_CHECKING:
     from gen2real.kit.quickstart import Quickstart
-
-Json = Annotated[
-    bool, Parameter(name="--json", help="one JSON object on standard output, for programs", show_default=False)
-]
 
 
 def kit(

@@ -9,11 +9,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from gen2real.cli_options import Json
 from gen2real.errors import Gen2RealError
-
-Json = Annotated[
-    bool, Parameter(name="--json", help="one JSON object on standard output, for programs", show_default=False)
-]
 
 
 def report(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -62,8 +63,6 @@ def build_tokenizer(config: BuildConfig) -> Any:
 
 
 def _merges(inner: Tokenizer) -> list[tuple[str, str]]:
-    import json
-
     found = json.loads(inner.to_str())["model"]["merges"]
     return [tuple(pair) if isinstance(pair, list) else tuple(pair.split(" ")) for pair in found]
 
