@@ -1,0 +1,122 @@
+"""The result of a run that is judged by measures: numbers that are means of one value a picture.
+
+A classifier's run has answers (`result.py`); every other method has measures: recall of retrieval, CIDEr of captions.
+Since each of them is a mean over the same pictures, intervals and paired tests are those of `evaluation.statistics`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from gen2real.errors import RecipeError
+from gen2real.evaluation.statistics import bootstrap_interval
+from gen2real.files import read_json, read_tensors, write_json, write_tensors
+
+KIND = "measures"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One way to use the training that was done.
+
+    meaning: what it is, for people. values: measure → [N], one value a picture of the evaluation set, whose mean is the
+    measure. details: further facts, JSON-like (gallery sizes, counts).
+    """
+
+    meaning: str
+    values: Mapping[str, npt.NDArray[np.float64]]
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A finished run. `summary` is `result.json`, whose `kind` is "measures"."""
+
+    folder: Path
+    summary: dict[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path) -> Measured:
+        """The result of a finished run. Raises: RecipeError where the run has not ended."""
+        path = folder / "result.json"
+        if not path.exists():
+            raise RecipeError(f"{folder} holds no result.json: the run has not ended. Run its recipe again.")
+        return cls(folder, read_json(path))
+
+    @classmethod
+    def write(
+        cls,
+        folder: Path,
+        summary: Mapping[str, Any],
+        readings: Mapping[str, Reading],
+        *,
+        headline: str,
+        plane: Mapping[str, Tensor] | None = None,
+    ) -> Measured:
+        """Writes `values.safetensors`, `map.safetensors` (as `Result.plane`) and, last, `result.json`.
+
+        Args:
+            summary: what is known besides the readings: method, seed, encoder, pictures, cost, data, sets, environment.
+            headline: the reading that the run is judged by; its recipe named it before anything was measured.
+        """
+        values = {
+            f"{name}/{measure}": torch.from_numpy(np.asarray(own, dtype=np.float64))
+            for name, reading in readings.items()
+            for measure, own in reading.values.items()
+        }
+        write_tensors(folder / "values.safetensors", values)
+        if plane:
+            write_tensors(folder / "map.safetensors", plane)
+        told = {
+            name: {
+                "meaning": reading.meaning,
+                "measures": {measure: bootstrap_interval(own).to_json() for measure, own in reading.values.items()},
+                **({"details": dict(reading.details)} if reading.details else {}),
+            }
+            for name, reading in readings.items()
+        }
+        write_json(
+            folder / "result.json",
+            {"version": 1, "kind": KIND, **summary, "headline": headline, "readings": told},
+        )
+        return cls.read(folder)
+
+    @property
+    def readings(self) -> dict[str, Any]:
+        """Name → {meaning, measures: {measure → interval}, details}."""
+        return dict(self.summary["readings"])
+
+    @property
+    def headline(self) -> str:
+        """The reading that the run is judged by."""
+        return str(self.summary["headline"])
+
+    @cached_property
+    def _values(self) -> dict[str, Tensor]:
+        return read_tensors(self.folder / "values.safetensors")
+
+    def measures(self, reading: str) -> Sequence[str]:
+        """The measures that a reading has."""
+        return list(self.readings[reading]["measures"])
+
+    def values(self, reading: str, measure: str) -> npt.NDArray[np.float64]:
+        """[N]: one value a picture, in the evaluation set's order. Raises: RecipeError for what the run does not have."""
+        key = f"{reading}/{measure}"
+        if key not in self._values:
+            known = ", ".join(sorted(self._values)) or "none"
+            raise RecipeError(f"{self.folder} has no {measure!r} under the reading {reading!r}; it has: {known}.")
+        return self._values[key].numpy()
+
+    def plane(self) -> dict[str, Tensor]:
+        """Features on a plane, as `Result.plane`; empty where none were kept."""
+        path = self.folder / "map.safetensors"
+        return read_tensors(path) if path.exists() else {}
