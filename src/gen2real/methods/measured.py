@@ -109,7 +109,10 @@ class Measured:
         return list(self.readings[reading]["measures"])
 
     def values(self, reading: str, measure: str) -> npt.NDArray[np.float64]:
-        """[N]: one value a picture, in the evaluation set's order. Raises: RecipeError for what the run does not have."""
+        """[N]: one value a picture, in the evaluation set's order.
+
+        Raises: RecipeError for a reading or a measure that the run does not have.
+        """
         key = f"{reading}/{measure}"
         if key not in self._values:
             known = ", ".join(sorted(self._values)) or "none"
