@@ -49,7 +49,7 @@ COMMANDS = {
     ],
     "import webdataset SOURCE": ["--json", "--names", "--on-unreadable", "--origin", "--out"],
     "inspect IMAGE_SET": ["--json", "--out"],
-    "kit DOMAIN": ["--count", "--json", "--out", "--seed", "--split", "--toys"],
+    "kit DOMAIN": ["--captions", "--count", "--json", "--out", "--seed", "--split", "--toys"],
     "quickstart": ["--browse", "--json", "--out", "--per-class", "--photographs", "--seeds"],
     "report RUNS": ["--json", "--out"],
     "train RECIPE": ["--dry-run", "--json", "--set"],

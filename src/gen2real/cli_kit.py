@@ -25,6 +25,7 @@ def kit(
     toys: Annotated[
         int | None, Parameter(help="so many in each picture; 1 gives each a label [default: one to three]")
     ] = None,
+    captions: Annotated[int, Parameter(help="captions of each picture, in different words")] = 1,
     seed: Annotated[int, Parameter(help="another seed is another world of the same kind")] = 0,
     json: Json = False,
 ) -> None:
@@ -35,7 +36,9 @@ def kit(
 
     wanted = scenes_of(domain, split) if count is None else count
     with WorkProgress(f"{domain} {split}", start=0, total=wanted, quiet=json) as progress:
-        made = write_image_set(out, domain, split, wanted, seed=seed, toys=toys, on_progress=progress.update)
+        made = write_image_set(
+            out, domain, split, wanted, seed=seed, toys=toys, captions=captions, on_progress=progress.update
+        )
     labelled = int((made.labels >= 0).sum())
     found = {"set": str(made.root), "pictures": len(made), "labelled": labelled, "classes": len(made.classes)}
     text = f"{made.root}: {len(made)} pictures, {labelled} of them labelled, {len(made.classes)} classes"

@@ -125,5 +125,6 @@ def test_the_command_writes_the_same_set(written: ImageSet, tmp_path: Path) -> N
     done = gen2real_("kit", *words)
     assert (done.code, done.out) == (2, "")
     assert "is never rewritten. Choose another folder" in done.err
-    done = gen2real_("kit", "home", "--toys", 1, "--count", 2, "--out", tmp_path / "one")
+    done = gen2real_("kit", "home", "--toys", 1, "--captions", 3, "--count", 2, "--out", tmp_path / "one")
     assert (done.code, done.out) == (0, f"{tmp_path / 'one'}: 2 pictures, 2 of them labelled, 18 classes\n")
+    assert [len(captions) for captions in ImageSet.read(tmp_path / "one").captions] == [3, 3]
