@@ -157,12 +157,13 @@ def markdown(summary: Mapping[str, Any], answers: Mapping[str, Tensor]) -> str:
         out.append(f"| {' | '.join(cell if '**' in cell else plain_text(cell) for cell in cells)} |")
     out += ["", f"Intervals are 95 %. Generated pictures: {summary['generated_pictures_are']}.", "", "## Data", ""]
     for one in summary.get("sets", []):
-        out += [f"- {told}" for told in [_told_set(one)]]
+        out.append(f"- {set_told(one)}")
     out += ["", "## Limitations", "", *(f"- {told}" for told in limitations(summary)), ""]
     return "\n".join(out)
 
 
-def _told_set(one: Mapping[str, Any]) -> str:
+def set_told(one: Mapping[str, Any]) -> str:
+    """One image set of a run in a line of Markdown: its role, name, counts, generators, prompts, seeds, content."""
     name = plain_text(Path(one["manifest"]).parent.name)
     told = f"**{one['role']}**: {name}, {one['kept']:,} pictures"
     if one["dropped"]:

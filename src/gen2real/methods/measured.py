@@ -36,6 +36,31 @@ class Reading:
     values: Mapping[str, npt.NDArray[np.float64]]
     details: Mapping[str, Any] = field(default_factory=dict)
 
+    @cached_property
+    def told(self) -> dict[str, Any]:
+        """Plain values, every measure as its interval: how `result.json` has it."""
+        measures = {measure: bootstrap_interval(own).to_json() for measure, own in self.values.items()}
+        details = {"details": dict(self.details)} if self.details else {}
+        return {"meaning": self.meaning, "measures": measures, **details}
+
+
+def complete(summary: Mapping[str, Any], readings: Mapping[str, Reading], headline: str) -> dict[str, Any]:
+    """All of what `result.json` says: `summary`, the readings with their intervals, and which of them counts.
+
+    A model card is written from it before `Measured.write` ends the run.
+    """
+    told = {name: reading.told for name, reading in readings.items()}
+    return {"version": 1, "kind": KIND, **summary, "headline": headline, "readings": told}
+
+
+def values_of(readings: Mapping[str, Reading]) -> dict[str, npt.NDArray[np.float64]]:
+    """`<reading>/<measure>` → [N]."""
+    return {
+        f"{name}/{measure}": np.asarray(own, dtype=np.float64)
+        for name, reading in readings.items()
+        for measure, own in reading.values.items()
+    }
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -68,26 +93,11 @@ class Measured:
             summary: what is known besides the readings: method, seed, encoder, pictures, cost, data, sets, environment.
             headline: the reading that the run is judged by; its recipe named it before anything was measured.
         """
-        values = {
-            f"{name}/{measure}": torch.from_numpy(np.asarray(own, dtype=np.float64))
-            for name, reading in readings.items()
-            for measure, own in reading.values.items()
-        }
-        write_tensors(folder / "values.safetensors", values)
+        values = values_of(readings)
+        write_tensors(folder / "values.safetensors", {name: torch.from_numpy(own) for name, own in values.items()})
         if plane:
             write_tensors(folder / "map.safetensors", plane)
-        told = {
-            name: {
-                "meaning": reading.meaning,
-                "measures": {measure: bootstrap_interval(own).to_json() for measure, own in reading.values.items()},
-                **({"details": dict(reading.details)} if reading.details else {}),
-            }
-            for name, reading in readings.items()
-        }
-        write_json(
-            folder / "result.json",
-            {"version": 1, "kind": KIND, **summary, "headline": headline, "readings": told},
-        )
+        write_json(folder / "result.json", complete(summary, readings, headline))
         return cls.read(folder)
 
     @property
@@ -101,8 +111,9 @@ class Measured:
         return str(self.summary["headline"])
 
     @cached_property
-    def _values(self) -> dict[str, Tensor]:
-        return read_tensors(self.folder / "values.safetensors")
+    def all_values(self) -> dict[str, npt.NDArray[np.float64]]:
+        """`<reading>/<measure>` → [N]."""
+        return {name: own.numpy() for name, own in read_tensors(self.folder / "values.safetensors").items()}
 
     def measures(self, reading: str) -> Sequence[str]:
         """The measures that a reading has."""
@@ -114,10 +125,10 @@ class Measured:
         Raises: RecipeError for a reading or a measure that the run does not have.
         """
         key = f"{reading}/{measure}"
-        if key not in self._values:
-            known = ", ".join(sorted(self._values)) or "none"
+        if key not in self.all_values:
+            known = ", ".join(sorted(self.all_values)) or "none"
             raise RecipeError(f"{self.folder} has no {measure!r} under the reading {reading!r}; it has: {known}.")
-        return self._values[key].numpy()
+        return self.all_values[key]
 
     def plane(self) -> dict[str, Tensor]:
         """Features on a plane, as `Result.plane`; empty where none were kept."""

@@ -1,0 +1,168 @@
+"""What a measured run found, as its report and its model card both tell it. `findings.py` is a classifier's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from gen2real.evaluation.statistics import Interval, PairedTest, paired_bootstrap
+from gen2real.methods.findings import Standing, set_told, spoken, standing_of
+from gen2real.methods.measures import Measure, leading
+from gen2real.models.card import plain_text
+
+BASELINES = ("baseline", "zero_shot")
+"""What the reading of the original, untrained model is called."""
+
+_DONE = {
+    "gmail": "was aligned by GMAIL on",
+    "captioning": "was given a captioner that was trained on",
+    "multimodal": "was given a language model that was tuned on",
+}
+_RESAMPLES = 2000
+
+Values = Mapping[str, npt.NDArray[Any]]
+"""`<reading>/<measure>` → [N], as `values.safetensors` has them."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One reading. measures: what was found. changes: the same less the baseline's, on the same pictures.
+
+    standing: a `result`; a `bound`, chosen by the real labels; or `transductive`, which saw all unlabelled real ones.
+    """
+
+    reading: str
+    meaning: str
+    standing: Standing
+    measures: Mapping[str, Interval]
+    changes: Mapping[str, PairedTest]
+    is_headline: bool
+
+
+def lines(summary: Mapping[str, Any], values: Values | None = None) -> list[Line]:
+    """Every reading of a run: results, then transductive ones, then bounds. Without values there are no changes."""
+    baseline = baseline_of(summary)
+    found = []
+    for name, reading in summary["readings"].items():
+        measures = {measure: Interval(**own) for measure, own in reading["measures"].items()}
+        changes = {}
+        for measure in measures if baseline not in (None, name) else ():
+            ours, theirs = ((values or {}).get(f"{one}/{measure}") for one in (name, baseline))
+            if ours is not None and theirs is not None and len(ours) == len(theirs):
+                changes[measure] = paired_bootstrap(ours, theirs, resamples=_RESAMPLES)
+        is_headline = name == summary["headline"]
+        found.append(Line(name, reading["meaning"], standing_of(name), measures, changes, is_headline))
+    order: list[Standing] = ["result", "transductive", "bound"]
+    return sorted(found, key=lambda line: order.index(line.standing))
+
+
+def baseline_of(summary: Mapping[str, Any]) -> str | None:
+    """The reading of the original model; None where the run has none."""
+    return next((name for name in BASELINES if name in summary["readings"]), None)
+
+
+def measures_of(summary: Mapping[str, Any]) -> list[str]:
+    """Every measure of any reading, those of the headline first."""
+    readings = summary["readings"]
+    ordered = [readings[summary["headline"]], *readings.values()]
+    return list(dict.fromkeys(measure for reading in ordered for measure in reading["measures"]))
+
+
+def sentence(summary: Mapping[str, Any]) -> str:
+    """What was done, in one sentence."""
+    pictures = summary["pictures"]
+    counts = [(pictures.get("generated", 0), "generated"), (pictures.get("real", 0), "real")]
+    learnt = " and ".join(f"{count:,} {origin} pictures" for count, origin in counts if count) or "no pictures"
+    done = _DONE.get(summary["method"], f"was trained by {summary['method']} on")
+    tested = max((one["count"] for one in _headline_measures(summary).values()), default=0)
+    then = f"then measured on {tested:,} real pictures" if tested else "and not measured on real pictures"
+    return f"{Path(str(summary['encoder'])).name} {done} {learnt}, {then}."
+
+
+def verdict(summary: Mapping[str, Any], values: Values | None = None) -> str:
+    """What came out: the headline reading beside the baseline, and whether chance could explain the difference."""
+    line = next(line for line in lines(summary, values) if line.is_headline)
+    if not line.measures:
+        return "There was no evaluation set, so nothing is known about real pictures."
+    baseline = baseline_of(summary)
+    before = {} if baseline is None else summary["readings"][baseline]["measures"]
+    parts = []
+    for key in leading(list(line.measures)):
+        measure, told = Measure(key), f"{Measure(key).name} is {Measure(key).interval(line.measures[key])}"
+        if key in before and line.reading != baseline:
+            told += f"; the original model's {measure.value(before[key]['mean'])}"
+        if key in line.changes:
+            told += f", a difference of {measure.change(line.changes[key])}, {_weighed(line.changes[key])}"
+        parts.append(told)
+    return f"Read as {spoken(line.reading)}: {'. '.join(parts)}."
+
+
+def limitations(summary: Mapping[str, Any]) -> list[str]:
+    """What the numbers do not say; each true of this run."""
+    found = []
+    measures = _headline_measures(summary)
+    if measures:
+        count = max(one["count"] for one in measures.values())
+        found.append(
+            f"The intervals hold for pictures like the {count:,} it was measured on. They cover another draw of such "
+            "pictures, not another training run: compare several seeds for that."
+        )
+    else:
+        found.append("It was never measured on real pictures.")
+    readings = [name for name in summary["readings"] if name not in BASELINES]
+    if len(readings) > 1:
+        found.append(
+            f"{spoken(summary['headline'])} is the reading that the recipe named beforehand. To pick the best of the "
+            f"{len(readings)} readings by these numbers would be to choose on the test set."
+        )
+    if any("recall@" in measure for measure in measures):
+        found.append("A recall depends on how many pictures and texts were searched: compare only equal galleries.")
+    if "cider" in measures or "bleu4" in measures:
+        found.append(
+            "Scores of captions count words that agree with the references; a caption can score well and be wrong."
+        )
+    if summary["pictures"].get("generated"):
+        found.append("Whatever the generator draws wrongly, leaves out or shows one-sidedly, the model has learnt.")
+    return found
+
+
+def markdown(summary: Mapping[str, Any], values: Values | None = None) -> str:
+    """The model card's part: results with intervals, data, limitations. It names no folder of this machine.
+
+    Args:
+        summary: what `result.json` will hold (`measured.complete`). values: with them, changes against the baseline.
+    """
+    keys = measures_of(summary)
+    out = [plain_text(sentence(summary)), "", plain_text(verdict(summary, values)), "", "## Results", ""]
+    out += [f"| reading | {' | '.join(plain_text(Measure(key).name) for key in keys)} | |"]
+    out += [f"|---|{'---:|' * len(keys)}---|"]
+    for line in lines(summary, values):
+        cells = [f"**{plain_text(spoken(line.reading))}**" if line.is_headline else plain_text(spoken(line.reading))]
+        for key in keys:
+            cell = Measure(key).interval(line.measures[key]) if key in line.measures else "–"
+            if key in line.changes:
+                cell += f" ({Measure(key).change(line.changes[key])})"
+            cells.append(plain_text(cell))
+        out.append(f"| {' | '.join([*cells, plain_text(line.meaning)])} |")
+    changed = "" if values is None else " In brackets: the difference to the baseline on the same pictures."
+    out += ["", f"Intervals are 95 %. The reading in bold was named beforehand.{changed}", "", "## Data", ""]
+    out += [f"- {set_told(one)}" for one in summary.get("sets", [])]
+    out += ["", "## Limitations", "", *(f"- {plain_text(told)}" for told in limitations(summary)), ""]
+    return "\n".join(out)
+
+
+def _headline_measures(summary: Mapping[str, Any]) -> dict[str, Any]:
+    measures: dict[str, Any] = summary["readings"][summary["headline"]]["measures"]
+    return measures
+
+
+def _weighed(test: PairedTest) -> str:
+    if test.difference == test.low == test.high == 0:
+        return "none at all: picture by picture the two are equal"
+    if test.low <= 0 <= test.high:
+        return "which chance alone could explain"
+    return f"{'better' if test.difference > 0 else 'worse'} beyond what chance explains"
