@@ -200,7 +200,7 @@ def _recipes(config: CompareConfig) -> dict[Place, ClassificationConfig]:
             for seed in arm.seeds or config.seeds:
                 try:
                     recipes[name, seed] = _recipe(config, arm, seed, fingerprints)
-                    _check_reading(arm.reading, recipes[name, seed])
+                    _check_reading(arm.reading or "blend", recipes[name, seed])
                 except Gen2RealError as error:
                     raise RecipeError(f"arm {name}: {error}") from error
     for name, arm in config.arms.items():
@@ -208,7 +208,7 @@ def _recipes(config: CompareConfig) -> dict[Place, ClassificationConfig]:
             assert arm.soup is not None
             try:
                 check_ingredients({f"arm {of}": recipes[of, seed] for of, seed in ingredients}, arm.soup.kind)
-                _check_reading(arm.reading, recipes[ingredients[0]])
+                _check_reading(arm.reading or "blend", recipes[ingredients[0]])
             except Gen2RealError as error:
                 raise RecipeError(f"arm {name}: {error}") from error
     measured = {recipe.data.evaluation: name for (name, _), recipe in recipes.items() if recipe.data.evaluation}
@@ -295,7 +295,7 @@ def _table(config: CompareConfig, results: Mapping[Place, Result], seconds: Mapp
     correct: dict[str, npt.NDArray[np.bool_]] = {}
     for name, found in by_arm.items():
         if all("real" in result.answers for result in found):
-            correct[name] = np.stack([result.correct(config.arms[name].reading) for result in found])
+            correct[name] = np.stack([result.correct((config.arms[name].reading or "blend")) for result in found])
     tests: dict[str, dict[str, tuple[PairedTest, float]]] = {name: {} for name in config.arms}
     for reference in config.against:
         others = [name for name in correct if name != reference and reference in correct]
@@ -304,7 +304,7 @@ def _table(config: CompareConfig, results: Mapping[Place, Result], seconds: Mapp
             tests[name][reference] = (test, corrected)
     rows = []
     for name, found in by_arm.items():
-        reading = config.arms[name].reading
+        reading = (config.arms[name].reading or "blend")
         shown = reading if any(key == f"generated.{reading}" for key in found[0].answers) else "tuned"
         generated = np.stack([result.correct(shown, "generated") for result in found])
         real = correct.get(name)

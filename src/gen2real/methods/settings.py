@@ -1,4 +1,4 @@
-"""What recipes may say: the parts that methods share, then each method's own, then comparisons.
+"""What recipes may say: the parts that methods share, then those of the classification methods and soups.
 
 Nothing heavy is imported here, so that a mistake in a recipe is told at once.
 """
@@ -10,7 +10,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from gen2real.config import Config, RecipeName, RecipePath, nearest
+from gen2real.config import Config, RecipeName, RecipePath
+from gen2real.methods.compare_settings import Arm as Arm
+from gen2real.methods.compare_settings import CompareConfig as CompareConfig
+from gen2real.methods.compare_settings import SoupOf as SoupOf
 from gen2real.training.settings import OptimizerSettings, ScheduleSettings, TrainingSettings
 
 
@@ -223,52 +226,3 @@ class SoupConfig(Config):
     kind: Literal["uniform", "greedy"] = "uniform"
     include_zero_shot: bool = False
     save_model: bool = True
-
-
-class SoupOf(Config):
-    """A soup as an arm: of the runs of other arms, seed by seed, or of one arm's seeds in a single model."""
-
-    arms: tuple[str, ...] = Field(min_length=1)
-    over: Literal["arms", "seeds"] = "arms"
-    kind: Literal["uniform", "greedy"] = "uniform"
-    include_zero_shot: bool = False
-
-
-class Arm(Config):
-    """One row of the table: a recipe, what is changed in it, and which reading of the training counts."""
-
-    recipe: RecipePath | None = None
-    set: dict[str, Any] = Field({}, description="dotted key → value, over the recipe")
-    reading: str = "blend"
-    soup: SoupOf | None = None
-    seeds: tuple[int, ...] | None = None
-    note: str = ""
-
-
-class CompareConfig(Config):
-    """Arms × seeds. `against` names the arms that every other one is tested against, picture by picture."""
-
-    method: Literal["compare"] = "compare"
-    output: Path
-    recipe: RecipePath | None = None
-    set: dict[str, Any] = Field({}, description="dotted key → value, over every arm's recipe")
-    seeds: tuple[int, ...] = Field((0, 1, 2, 3, 4), min_length=1)
-    arms: dict[str, Arm] = Field(min_length=1)
-    against: tuple[str, ...] = ()
-
-    @model_validator(mode="after")
-    def _named_arms(self) -> CompareConfig:
-        references = [(f"against: {name}", name) for name in self.against]
-        references += [(f"{arm}: soup", name) for arm, of in self.arms.items() if of.soup for name in of.soup.arms]
-        for where, name in references:
-            if name not in self.arms:
-                near = nearest(name, self.arms)
-                raise ValueError(f"{where} names an arm that is not there{f'; did you mean {near}?' if near else ''}")
-            if where.endswith("soup") and self.arms[name].soup is not None:
-                raise ValueError(f"{where} names {name}, which is a soup itself; name arms that are trained")
-        for name, arm in self.arms.items():
-            if arm.soup is not None and (arm.recipe or arm.set or arm.seeds):
-                raise ValueError(f"arm {name} is a soup of what other arms trained: recipe, set and seeds belong there")
-            if arm.soup is None and arm.recipe is None and self.recipe is None:
-                raise ValueError(f"arm {name} has no recipe; give it one, or set recipe for all arms")
-        return self
