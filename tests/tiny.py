@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
-from tokenizers.models import WordLevel
+from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from tokenizers.models import BPE, WordLevel
 from transformers import (
     CLIPConfig,
     CLIPImageProcessorPil,
@@ -22,6 +22,8 @@ from transformers import (
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
     PreTrainedTokenizerFast,
     Siglip2Config,
     Siglip2ImageProcessorPil,
@@ -99,6 +101,34 @@ def tiny_siglip2(folder: Path, *, seed: int = 0) -> Path:
     )
     processor = Siglip2ImageProcessorPil(patch_size=8, max_num_patches=16)
     return _save(folder, _random(Siglip2Model, config, seed), tokenizer, processor)
+
+
+def tiny_gpt2(folder: Path, *, seed: int = 0, positions: int = 64, dropout: float = 0.1) -> Path:
+    """A GPT-2 of width 24 over single bytes; its start and end are one token, which is no letter, as in GPT-2."""
+    words = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "<|endoftext|>"]
+    inner = Tokenizer(BPE(vocab={word: index for index, word in enumerate(words)}, merges=[]))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    end = words.index("<|endoftext|>")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner, bos_token=words[end], eos_token=words[end], unk_token=words[end]
+    )
+    config = GPT2Config(
+        vocab_size=len(words),
+        n_positions=positions,
+        n_embd=24,
+        n_layer=2,
+        n_head=4,
+        bos_token_id=end,
+        eos_token_id=end,
+        resid_pdrop=dropout,
+        embd_pdrop=dropout,
+        attn_pdrop=dropout,
+    )
+    with _no_progress_bar():
+        _random(GPT2LMHeadModel, config, seed).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 def tiny_stable_diffusion(folder: Path, *, seed: int = 0, text_seed: int | None = None) -> Path:

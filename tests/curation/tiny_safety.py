@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
-from gen2real.models.transformers_encoders import without_progress_bars
+from gen2real.models.hub_loading import without_progress_bars
 
 LABELS = ("Drawings", "Hentai", "Neutral", "PORN", "Sexy")
 

@@ -20,7 +20,7 @@ from gen2real.imagesets.decoding import decode
 from gen2real.imagesets.loading import prefetch
 from gen2real.imagesets.manifest import ImageSet
 from gen2real.models.dual_encoder import DualEncoder
-from gen2real.models.transformers_encoders import without_progress_bars
+from gen2real.models.hub_loading import without_progress_bars
 
 Scores = npt.NDArray[np.float64]
 OTHER_TEXTS = 1_000

@@ -7,6 +7,8 @@ towers.py                  TwoTowers: the user's own image and text towers
 classifier.py              text_head, TextInitialisedClassifier
 adapters.py                add_lora, merge_lora, save_adapter
 weights.py                 interpolate, uniform_soup, greedy_soup
+captioner.py               Captioner (mapper + language model), prefix_mappers.py its mappers
+captioner_folder.py        save_captioner, load_captioner
 folder.py                  save_classifier, load_classifier
 
 The names are imported when first used, so that importing this package costs nothing.
@@ -19,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gen2real.models.adapters import add_lora, merge_lora, save_adapter
+    from gen2real.models.captioner import Captioner, load_decoder, new_captioner
+    from gen2real.models.captioner_folder import LoadedCaptioner, is_captioner, load_captioner, save_captioner
     from gen2real.models.classifier import TextInitialisedClassifier, text_head
     from gen2real.models.dual_encoder import DualEncoder, load_dual_encoder
     from gen2real.models.folder import LoadedClassifier, is_model_folder, load_classifier, save_classifier
@@ -26,36 +30,50 @@ if TYPE_CHECKING:
     from gen2real.models.weights import greedy_soup, interpolate, uniform_soup
 
 __all__ = [
+    "Captioner",
     "DualEncoder",
+    "LoadedCaptioner",
     "LoadedClassifier",
     "TextInitialisedClassifier",
     "TwoTowers",
     "add_lora",
     "greedy_soup",
     "interpolate",
+    "is_captioner",
     "is_model_folder",
+    "load_captioner",
     "load_classifier",
+    "load_decoder",
     "load_dual_encoder",
     "merge_lora",
+    "new_captioner",
     "save_adapter",
+    "save_captioner",
     "save_classifier",
     "text_head",
     "uniform_soup",
 ]
 
 _ROOM_OF = {
+    "Captioner": "captioner",
     "DualEncoder": "dual_encoder",
+    "LoadedCaptioner": "captioner_folder",
     "LoadedClassifier": "folder",
     "TextInitialisedClassifier": "classifier",
     "TwoTowers": "towers",
     "add_lora": "adapters",
     "greedy_soup": "weights",
     "interpolate": "weights",
+    "is_captioner": "captioner_folder",
     "is_model_folder": "folder",
+    "load_captioner": "captioner_folder",
     "load_classifier": "folder",
+    "load_decoder": "captioner",
     "load_dual_encoder": "dual_encoder",
     "merge_lora": "adapters",
+    "new_captioner": "captioner",
     "save_adapter": "adapters",
+    "save_captioner": "captioner_folder",
     "save_classifier": "folder",
     "text_head": "classifier",
     "uniform_soup": "weights",

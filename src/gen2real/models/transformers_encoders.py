@@ -5,8 +5,6 @@ The towers keep the hub's own names for their tensors, so a tower's state goes b
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +14,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gen2real.errors import ModelError
-from gen2real.files import refuse_pickle, write_json, write_tensors
+from gen2real.files import write_json, write_tensors
 from gen2real.imagesets.transforms import Preprocess
 from gen2real.models import attention
 from gen2real.models.dual_encoder import PREPROCESS_FILE, DualEncoder, stored_preprocess
+from gen2real.models.hub_loading import explained, refuse_pickled_checkpoint, without_progress_bars
 from gen2real.models.hub_preprocess import preprocess_from_hub
 
 
@@ -195,7 +194,7 @@ def load_transformers(name: str, *, revision: str | None = None) -> Transformers
 
     folder = Path(name)
     with without_progress_bars():
-        config = _explained(name, transformers.AutoConfig.from_pretrained, revision=revision)
+        config = explained(name, transformers.AutoConfig.from_pretrained, revision=revision)
         family = _FAMILIES.get(config.model_type)
         if family is None:
             raise ModelError(
@@ -204,8 +203,8 @@ def load_transformers(name: str, *, revision: str | None = None) -> Transformers
                 '"package.module:function".'
             )
         if folder.is_dir():
-            _refuse_pickled_checkpoint(folder)
-        model, report = _explained(
+            refuse_pickled_checkpoint(folder)
+        model, report = explained(
             name,
             getattr(transformers, family.model_class).from_pretrained,
             revision=revision,
@@ -213,8 +212,8 @@ def load_transformers(name: str, *, revision: str | None = None) -> Transformers
             dtype=torch.float32,
             output_loading_info=True,
         )
-        tokenizer = _explained(name, transformers.AutoTokenizer.from_pretrained, revision=revision)
-        image_processor = _explained(name, transformers.AutoImageProcessor.from_pretrained, revision=revision)
+        tokenizer = explained(name, transformers.AutoTokenizer.from_pretrained, revision=revision)
+        image_processor = explained(name, transformers.AutoImageProcessor.from_pretrained, revision=revision)
     if incomplete := sorted(report["missing_keys"]):
         raise ModelError(
             f"the checkpoint {name} lacks {len(incomplete)} tensors of its model "
@@ -228,48 +227,3 @@ def load_transformers(name: str, *, revision: str | None = None) -> Transformers
         parameter.data = parameter.data.clone()
     preprocess = stored_preprocess(folder) or preprocess_from_hub(image_processor.to_dict(), model_name=name)
     return TransformersEncoder(model, tokenizer, image_processor, preprocess, name)
-
-
-def _explained(name: str, load: Any, **options: Any) -> Any:
-    try:
-        return load(name, **options)
-    except ImportError as error:
-        raise ModelError(f"{name} needs a package that is not installed: {error}") from error
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        words = str(error)
-        if "safetensors" in words and "does not appear to have a file" in words:
-            raise ModelError(f"{name} has no safetensors weights. {_NO_PICKLES}") from error
-        raise ModelError(
-            f"{name} could not be loaded: {words.strip()}\nIf it is a folder, check that it holds config.json, "
-            "model.safetensors, the tokenizer and preprocessor_config.json; if it is a hub name, check the spelling "
-            "and the connection, or download it once and give the folder."
-        ) from error
-
-
-def _refuse_pickled_checkpoint(folder: Path) -> None:
-    if any(folder.glob("*.safetensors")):
-        return
-    for pickled in sorted([*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]):
-        refuse_pickle(pickled)
-        raise ModelError(f"{pickled} is not safetensors. {_NO_PICKLES}")
-
-
-_NO_PICKLES = (
-    "gen2real reads safetensors and JSON only, because opening a pickle runs whatever program its maker put in it. "
-    "Convert it once where you trust it: "
-    'safetensors.torch.save_file(torch.load(path, weights_only=True), "model.safetensors").'
-)
-
-
-@contextmanager
-def without_progress_bars() -> Iterator[None]:
-    """Without transformers' own progress bars: one bar a command is enough."""
-    from transformers.utils import logging
-
-    was_on = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if was_on:
-            logging.enable_progress_bar()
