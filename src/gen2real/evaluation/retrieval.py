@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -19,7 +20,7 @@ from gen2real.evaluation.statistics import Interval, bootstrap_interval
 RECALLS_AT = (1, 5, 10)
 # Cosines closer than this are a tie: one text encoded in two batches differs by about so much.
 TIE = 1e-6
-# Scores that are held at once (64 MiB in float32), or one query's where the gallery is larger.
+# Scores that are held at once, and as many comparisons: twice 64 MiB in float32, whatever N and M are.
 _CELLS = 1 << 24
 
 
@@ -96,7 +97,7 @@ def retrieval_metrics(
     """Search by cosine in both directions, over the whole gallery.
 
     Args:
-        image: [N D] and text: [M D], normalised inside. Searched in blocks; no N × M matrix is held.
+        image: [N D] and text: [M D], normalised inside. Searched tile by tile; no N × M matrix is held.
         positives: [P 2], rows (picture, text) that belong together, as `caption_positives` gives; a row of either side
             may have several. One without any is not a query, but stays in the other direction's gallery.
 
@@ -113,32 +114,108 @@ def retrieval_metrics(
     positives = _checked(image, text, positives)
     image, text = _unit(image), _unit(text)
     to_text, to_image = positives, positives.flip(1)
-    image_ranks = _best_ranks(image, text, to_text)
-    text_ranks = _best_ranks(text, image, to_image)
-    first_picture = torch.full((len(text),), len(image)).scatter_reduce_(0, to_image[:, 0], to_image[:, 1], "amin")
+    image_ranks, text_ranks = _best_ranks(image, text, positives)
+    asking = _asking(positives)
     return Retrieval(
-        _ranking(image_ranks, to_text, len(text), to_text[:, 0].unique()),
-        _ranking(text_ranks, to_image, len(image), first_picture[to_image[:, 0].unique()]),
+        _ranking(image_ranks, to_text, len(text), asking["image_to_text"]),
+        _ranking(text_ranks, to_image, len(image), asking["text_to_image"]),
     )
 
 
-def _best_ranks(query: Float[Tensor, "n d"], gallery: Float[Tensor, "m d"], pairs: Int[Tensor, "p 2"]) -> Tensor:
-    """Int64 [Q]: the rank of the best positive of every query that has one, in order; pairs are (query, gallery)."""
-    pairs = pairs[pairs[:, 0].argsort(stable=True)]
-    asking, row = pairs[:, 0].unique_consecutive(return_inverse=True)
-    column = pairs[:, 1]
-    block = max(1, _CELLS // len(gallery))
-    ranks = []
-    for start in range(0, len(asking), block):
-        scores = query[asking[start : start + block].to(query.device)] @ gallery.T
-        first, last = torch.searchsorted(row, torch.tensor([start, start + block])).tolist()
-        own_row, own_column = (row[first:last] - start).to(scores.device), column[first:last].to(scores.device)
-        own = scores[own_row, own_column]
-        best = scores.new_full((len(scores),), -math.inf).scatter_reduce_(0, own_row, own, "amax")
-        as_high = (scores >= (best - TIE)[:, None]).sum(dim=1)
-        positives_as_high = torch.zeros_like(as_high).index_add_(0, own_row, (own >= best[own_row] - TIE).long())
-        ranks.append((1 + as_high - positives_as_high).cpu())
-    return torch.cat(ranks)
+def picture_values(
+    retrieval: Retrieval, positives: Int[Tensor, "p 2"], pictures: int
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Recalls as one value a picture: `image_to_text_recall@1` … `text_to_image_recall@10` → float64 [N].
+
+    Their mean is the recall. A text counts with its first picture; where pictures have unequally many queries, a value
+    is the picture's part of the ratio, linearised about the recall, so it may lie outside 0 … 1.
+
+    Args:
+        positives: what `retrieval_metrics` was given. pictures: N, those without a text included.
+
+    Raises: ImageSetError where the positives are not those of the retrieval.
+    """
+    asking = _asking(positives.detach().cpu().long())
+    values = {}
+    for direction, ranking in (("image_to_text", retrieval.image_to_text), ("text_to_image", retrieval.text_to_image)):
+        picture = asking[direction]
+        if len(picture) != len(ranking.ranks) or int(picture.max()) >= pictures:
+            raise ImageSetError(
+                f"these positives make {len(picture)} queries on pictures up to {int(picture.max())}; the retrieval "
+                f"has {len(ranking.ranks)} on {pictures} pictures. Give the positives that it was measured with."
+            )
+        for k in RECALLS_AT:
+            values[f"{direction}_recall@{k}"] = _linearised(ranking.ranks <= k, picture, pictures).numpy()
+    return values
+
+
+def _asking(positives: Int[Tensor, "p 2"]) -> dict[str, Tensor]:
+    """Direction → [Q]: the picture that each query counts with, in the order of its ranks."""
+    texts, place = positives[:, 1].unique(return_inverse=True)
+    first = torch.full((len(texts),), torch.iinfo(torch.int64).max)
+    first_picture = first.scatter_reduce_(0, place, positives[:, 0], "amin")
+    return {"image_to_text": positives[:, 0].unique(), "text_to_image": first_picture}
+
+
+def _best_ranks(
+    image: Float[Tensor, "n d"], text: Float[Tensor, "m d"], positives: Int[Tensor, "p 2"]
+) -> tuple[Int[Tensor, " q"], Int[Tensor, " r"]]:
+    """The rank of the best positive of every picture that has one, and of every text that has one, in order.
+
+    Both directions are counted in one pass over the scores.
+    """
+    picture, caption = positives.to(image.device).T.contiguous()
+    # The bar is taken from the very tiles that are counted later: an equal score computed otherwise may differ.
+    own = image.new_empty(len(positives))
+    for tile in _tiles(image, text, picture, caption, all_of_them=False):
+        own[tile.pair] = tile.scores[tile.row, tile.column]
+    image_bar, text_bar = (
+        image.new_full((len(side),), math.inf).scatter_reduce_(0, of, own, "amax", include_self=False) - TIE
+        for side, of in ((image, picture), (text, caption))
+    )
+    image_above, text_above = (torch.zeros(len(side), dtype=torch.int64, device=image.device) for side in (image, text))
+    above = image.new_empty(0)
+    for tile in _tiles(image, text, picture, caption, all_of_them=True):
+        for bar, place, dim, count in (
+            (image_bar[tile.rows, None], tile.rows, 1, image_above),
+            (text_bar[tile.columns], tile.columns, 0, text_above),
+        ):
+            # As floats: a sum of booleans is copied to integers first, ten times the work. A tile's are exact.
+            above = above.resize_(tile.scores.shape)
+            torch.ge(tile.scores, bar, out=above)
+            above[tile.row, tile.column] = 0
+            count[place] += above.sum(dim=dim).long()
+    return 1 + image_above[picture.unique()].cpu(), 1 + text_above[caption.unique()].cpu()
+
+
+@dataclass(frozen=True, eq=False)
+class _Tile:
+    """Scores of some pictures (rows) and texts (columns); the positives among them as pair, row and column of it."""
+
+    rows: slice
+    columns: slice
+    scores: Tensor
+    pair: Tensor
+    row: Tensor
+    column: Tensor
+
+
+def _tiles(image: Tensor, text: Tensor, picture: Tensor, caption: Tensor, *, all_of_them: bool) -> Iterator[_Tile]:
+    """The N × M scores tile by tile, or those tiles alone that hold a positive. The next tile overwrites the last."""
+    side = max(1, math.isqrt(_CELLS))
+    held = image.new_empty(min(side, len(image)) * min(side, len(text)))
+    for top in range(0, len(image), side):
+        rows = slice(top, min(top + side, len(image)))
+        first, last = torch.searchsorted(picture, picture.new_tensor([rows.start, rows.stop])).tolist()
+        for left in range(0, len(text), side):
+            columns = slice(left, min(left + side, len(text)))
+            texts = caption[first:last]
+            pair = first + ((texts >= columns.start) & (texts < columns.stop)).nonzero().squeeze(1)
+            if not all_of_them and not len(pair):
+                continue
+            shape = (rows.stop - top, columns.stop - left)
+            scores = torch.mm(image[rows], text[columns].T, out=held[: math.prod(shape)].view(shape))
+            yield _Tile(rows, columns, scores, pair, picture[pair] - top, caption[pair] - left)
 
 
 def _ranking(ranks: Tensor, pairs: Int[Tensor, "p 2"], gallery: int, picture: Int[Tensor, " q"]) -> Ranking:
@@ -156,14 +233,20 @@ def _ranking(ranks: Tensor, pairs: Int[Tensor, "p 2"], gallery: int, picture: In
 
 def _share(hits: Tensor, picture: Int[Tensor, " q"]) -> Interval:
     """The share of hits, with an interval over pictures of one or several queries each."""
-    _, of = picture.unique(return_inverse=True)
-    size = torch.bincount(of).double()
-    hit = torch.bincount(of, weights=hits.double())
+    asking, of = picture.unique(return_inverse=True)
+    share = float(hits.double().mean())
+    found = bootstrap_interval(_linearised(hits, of, len(asking)))
+    return replace(found, mean=share, low=max(0.0, min(share, found.low)), high=min(1.0, max(share, found.high)))
+
+
+def _linearised(hits: Tensor, picture: Int[Tensor, " q"], pictures: int) -> Tensor:
+    """[N] float64: a value a picture, of one or several queries each."""
+    size = torch.bincount(picture, minlength=pictures).double()
+    hit = torch.bincount(picture, weights=hits.double(), minlength=pictures)
     share = float(hits.double().mean())
     # Resampling pictures changes how many queries there are: a ratio of sums, linearised about the share. The mean
     # of these values is the share, and with equally many queries a picture they are the pictures' own shares.
-    found = bootstrap_interval(share + (hit - share * size) / size.mean())
-    return replace(found, mean=share, low=max(0.0, min(share, found.low)), high=min(1.0, max(share, found.high)))
+    return share + (hit - share * size) / size.mean()
 
 
 def _chance(positives: Int[Tensor, " q"], gallery: int, k: int) -> float:
@@ -206,4 +289,6 @@ def _checked(image: Tensor, text: Tensor, positives: Tensor) -> Tensor:
             f"positives must lie in 0…{len(image) - 1} (pictures) and 0…{len(text) - 1} (texts); got "
             f"{positives.amin(dim=0).tolist()} to {positives.amax(dim=0).tolist()}"
         )
-    return positives.unique(dim=0)
+    # As single numbers: `unique` over rows compares them one by one.
+    pairs = (positives[:, 0] * len(text) + positives[:, 1]).unique()
+    return torch.stack([pairs // len(text), pairs % len(text)], dim=1)
