@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gen2real.errors import ImageSetError, ModelError
-from gen2real.evaluation import bootstrap_interval, caption_positives, retrieval, retrieval_metrics
+from gen2real.evaluation import bootstrap_interval, caption_positives, picture_values, retrieval, retrieval_metrics
 
 
 def oracle_rank(scores: np.ndarray, positive: np.ndarray) -> int:
@@ -168,3 +168,36 @@ def test_mistakes_are_told():
     for wrong in (3, -1):
         with pytest.raises(ImageSetError, match=r"0…2 \(pictures\) and 0…2 \(texts\)"):
             retrieval_metrics(eye, eye, torch.tensor([[0, wrong]]))
+
+
+def test_values_of_pictures_have_the_recall_as_their_mean(generator):
+    """Pictures with three, one and no text, and a text that two of them share."""
+    image, text = torch.randn(12, 5, generator=generator), torch.randn(15, 5, generator=generator)
+    positives = torch.tensor([[0, 0], [0, 1], [0, 2], [3, 0], *([row, row + 3] for row in range(4, 12))])
+    found = retrieval_metrics(image, text, positives)
+    values = picture_values(found, positives, 12)
+    assert set(values) == {f"{way}_recall@{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)}
+    for way in ("image_to_text", "text_to_image"):
+        for k in (1, 5, 10):
+            own = values[f"{way}_recall@{k}"]
+            assert own.shape == (12,)
+            assert own.mean() == pytest.approx(getattr(found, way).recall[k].mean, abs=1e-12)
+    # Picture 0 asks with texts 0, 1 and 2 (text 0 is picture 3's too, and counts once); pictures 1 and 2 with none.
+    recall = found.text_to_image.recall[5].mean
+    assert values["text_to_image_recall@5"][[1, 2, 3]].tolist() == [recall] * 3
+    hits = int((found.text_to_image.ranks[:3] <= 5).sum())
+    assert values["text_to_image_recall@5"][0] == pytest.approx(recall + (hits - 3 * recall) / (11 / 12))
+
+
+def test_values_are_hits_where_every_picture_has_one_text(generator):
+    image, text = torch.randn(9, 3, generator=generator), torch.randn(9, 3, generator=generator)
+    positives = torch.arange(9)[:, None].expand(9, 2)
+    found = retrieval_metrics(image, text, positives)
+    values = picture_values(found, positives, 9)["image_to_text_recall@1"]
+    assert values == pytest.approx((found.image_to_text.ranks == 1).double().numpy(), abs=1e-12)
+
+
+def test_values_want_the_positives_of_their_retrieval():
+    found = retrieval_metrics(torch.eye(3), torch.eye(3), torch.tensor([[0, 0], [1, 1], [2, 2]]))
+    with pytest.raises(ImageSetError, match="these positives make 2 queries"):
+        picture_values(found, torch.tensor([[0, 0], [1, 1]]), 3)

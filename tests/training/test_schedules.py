@@ -81,3 +81,33 @@ def test_a_runs_length_is_epochs_or_steps() -> None:
 def test_settings_that_do_not_fit_say_what_would(values: dict[str, object], said: str) -> None:
     with pytest.raises(RecipeError, match=said):
         parse_config(TrainingSettings, values, source="recipe")
+
+
+def test_warm_restarts_begin_again_and_each_takes_twice_as_long() -> None:
+    """SGDR's equation 5 with T_0 = 4 and a factor of 2: periods of 4, 8 and 16 updates."""
+    curve = [factor(step, 28, warmup=0, name="cosine_restarts", restart_steps=4) for step in range(28)]
+    expected = [0.5 * (1 + math.cos(math.pi * t / period)) for period in (4, 8, 16) for t in range(period)]
+    assert curve == pytest.approx(expected, abs=1e-12)
+    assert [step for step, value in enumerate(curve) if value == 1.0] == [0, 4, 12]
+
+
+def test_equal_periods_after_a_warm_up() -> None:
+    def at(step: int) -> float:
+        return factor(step, 100, warmup=10, name="cosine_restarts", restart_steps=5, restart_multiplier=1)
+
+    assert [at(step) for step in (0, 9, 10, 15, 95)] == [0.1, 1, 1, 1, 1]
+    assert at(12) == pytest.approx(0.5 * (1 + math.cos(math.pi * 2 / 5)))
+
+
+@pytest.mark.parametrize(("steps", "multiplier", "starts"), [(70, 2, [0, 10, 30]), (39, 3, [0, 3, 12])])
+def test_three_periods_end_with_the_run_unless_told(steps: int, multiplier: float, starts: list[int]) -> None:
+    curve = [
+        factor(step, steps, warmup=0, name="cosine_restarts", restart_multiplier=multiplier) for step in range(steps)
+    ]
+    assert [step for step, value in enumerate(curve) if value == 1.0] == starts
+    assert curve[-1] < 0.02
+
+
+def test_restart_steps_need_restarts() -> None:
+    with pytest.raises(RecipeError, match="restart_steps belongs to name: cosine_restarts"):
+        parse_config(ScheduleSettings, {"restart_steps": 10}, source="recipe")

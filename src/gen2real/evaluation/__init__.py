@@ -25,7 +25,13 @@ from gen2real.evaluation.distances import (
 )
 from gen2real.evaluation.diversity import Diversity, direction, effective_rank, magnitude, measure_diversity
 from gen2real.evaluation.gap import ClassGap, GapReport, measure_gap
-from gen2real.evaluation.retrieval import Ranking, Retrieval, caption_positives, retrieval_metrics
+from gen2real.evaluation.retrieval import (
+    Ranking,
+    Retrieval,
+    caption_positives,
+    picture_values,
+    retrieval_metrics,
+)
 from gen2real.evaluation.statistics import (
     Interval,
     McNemar,
@@ -72,6 +78,7 @@ __all__ = [
     "measure_gap",
     "modality_gap",
     "paired_bootstrap",
+    "picture_values",
     "precision_recall",
     "proportion_interval",
     "retrieval_metrics",

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from gen2real.imagesets.loading import prefetch as prefetch
     from gen2real.imagesets.manifest import ClassName as ClassName
     from gen2real.imagesets.manifest import ImageSet as ImageSet
+    from gen2real.imagesets.pairs import Pairs as Pairs
+    from gen2real.imagesets.pairs import pair_up as pair_up
     from gen2real.imagesets.sampling import EpochSampler as EpochSampler
     from gen2real.imagesets.slugs import slug as slug
     from gen2real.imagesets.slugs import unique_slugs as unique_slugs
@@ -36,6 +38,7 @@ _WHERE = {
     "ClassName": "manifest",
     "EpochSampler": "sampling",
     "ImageSet": "manifest",
+    "Pairs": "pairs",
     "Pictures": "loading",
     "Preprocess": "transforms",
     "check_pictures": "decoding",
@@ -49,6 +52,7 @@ _WHERE = {
     "import_table": "importers",
     "import_webdataset": "importers",
     "is_blank": "decoding",
+    "pair_up": "pairs",
     "perceptual_hash": "hashing",
     "perceptual_hash_views": "hashing",
     "prefetch": "loading",

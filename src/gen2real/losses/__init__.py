@@ -3,18 +3,24 @@
 variance_covariance        features of one batch spread out and uncorrelated (RegFT, VICReg)
 image_text_contrastive     pictures and texts pulled together (CLIP, FLYP)
 soft_target_cross_entropy  a classifier kept near a teacher (He et al.)
+modality_alignment         generated pictures pulled to their real partners (GMAIL)
+distribution_alignment     generated features made like real ones as a whole, without partners (CORAL, MMD)
 denoising                  a diffusion model's prediction, weighted by noise level (min-SNR-γ)
 """
 
 from gen2real.losses.denoising import denoising
+from gen2real.losses.distribution_alignment import distribution_alignment
 from gen2real.losses.image_text_contrastive import image_text_contrastive
+from gen2real.losses.modality_alignment import modality_alignment
 from gen2real.losses.soft_targets import soft_target_cross_entropy
 from gen2real.losses.variance_covariance import VarianceCovariance, variance_covariance
 
 __all__ = [
     "VarianceCovariance",
     "denoising",
+    "distribution_alignment",
     "image_text_contrastive",
+    "modality_alignment",
     "soft_target_cross_entropy",
     "variance_covariance",
 ]

@@ -22,15 +22,28 @@ class OptimizerSettings(Config):
 
 
 class ScheduleSettings(Config):
-    """Linear warm-up, then a cosine to zero or a constant. Warm-up is a number of steps or a fraction of all steps."""
+    """Linear warm-up, then a cosine to zero, one with warm restarts, or a constant.
 
-    name: Literal["cosine", "constant"] = "cosine"
+    Warm-up is a number of steps or a fraction of all steps.
+    """
+
+    name: Literal["cosine", "cosine_restarts", "constant"] = "cosine"
     warmup_steps: int | None = Field(None, ge=0)
     warmup_fraction: float = Field(0.1, ge=0, lt=1)
+    restart_steps: int | None = Field(
+        None, ge=1, description="cosine_restarts: the first period; None (ours): three periods end with the run"
+    )
+    restart_multiplier: float = Field(2.0, ge=1, description="cosine_restarts: each period by so much longer")
 
     def warmup(self, steps: int) -> int:
         """Warm-up steps of a run of `steps`."""
         return self.warmup_steps if self.warmup_steps is not None else round(self.warmup_fraction * steps)
+
+    @model_validator(mode="after")
+    def _restarts_that_happen(self) -> ScheduleSettings:
+        if self.restart_steps is not None and self.name != "cosine_restarts":
+            raise ValueError("restart_steps belongs to name: cosine_restarts; set it, or leave restart_steps out")
+        return self
 
 
 class TrainingSettings(Config):

@@ -159,7 +159,15 @@ class Trainer(Generic[B]):
         return step, float(extra["seconds"]), int(extra["pictures"])
 
     def _set_learning_rates(self, number: int) -> float:
-        scale = schedules.factor(number, self.steps, warmup=self._warmup, name=self._schedule.name)
+        schedule = self._schedule
+        scale = schedules.factor(
+            number,
+            self.steps,
+            warmup=self._warmup,
+            name=schedule.name,
+            restart_steps=schedule.restart_steps,
+            restart_multiplier=schedule.restart_multiplier,
+        )
         for group, base in zip(self._optimizer.param_groups, self._base_rates, strict=True):
             group["lr"] = base * scale
         return self._base_rates[0] * scale
