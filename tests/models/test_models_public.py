@@ -10,9 +10,10 @@ import gen2real.models
 
 def test_public_names() -> None:
     assert gen2real.models.__all__ == [
-        "DualEncoder", "LoadedClassifier", "TextInitialisedClassifier", "TwoTowers", "add_lora", "greedy_soup",
-        "interpolate", "is_model_folder", "load_classifier", "load_dual_encoder", "merge_lora", "save_adapter",
-        "save_classifier", "text_head", "uniform_soup",
+        "Captioner", "DualEncoder", "LoadedCaptioner", "LoadedClassifier", "TextInitialisedClassifier",
+        "TwoTowers", "add_lora", "greedy_soup", "interpolate", "is_captioner", "is_model_folder", "load_captioner",
+        "load_classifier", "load_decoder", "load_dual_encoder", "merge_lora", "new_captioner", "save_adapter",
+        "save_captioner", "save_classifier", "text_head", "uniform_soup",
     ]  # fmt: skip
     for name in gen2real.models.__all__:
         assert getattr(gen2real.models, name).__module__.startswith("gen2real.models.")
