@@ -20,6 +20,8 @@ from gen2real.evaluation.statistics import Interval, bootstrap_interval
 RECALLS_AT = (1, 5, 10)
 # Cosines closer than this are a tie: one text encoded in two batches differs by about so much.
 TIE = 1e-6
+# Rows that are looked through at once.
+_CHECKED = 4096
 # Scores that are held at once, and as many comparisons: twice 64 MiB in float32, whatever N and M are.
 _CELLS = 1 << 24
 
@@ -112,7 +114,6 @@ def retrieval_metrics(
     with one that lies outside of the features.
     """
     positives = _checked(image, text, positives)
-    image, text = _unit(image), _unit(text)
     to_text, to_image = positives, positives.flip(1)
     image_ranks, text_ranks = _best_ranks(image, text, positives)
     asking = _asking(positives)
@@ -166,15 +167,15 @@ def _best_ranks(
     """
     picture, caption = positives.to(image.device).T.contiguous()
     # The bar is taken from the very tiles that are counted later: an equal score computed otherwise may differ.
-    own = image.new_empty(len(positives))
+    own = _unit(image[:0]).new_empty(len(positives))
     for tile in _tiles(image, text, picture, caption, all_of_them=False):
         own[tile.pair] = tile.scores[tile.row, tile.column]
     image_bar, text_bar = (
-        image.new_full((len(side),), math.inf).scatter_reduce_(0, of, own, "amax", include_self=False) - TIE
+        own.new_full((len(side),), math.inf).scatter_reduce_(0, of, own, "amax", include_self=False) - TIE
         for side, of in ((image, picture), (text, caption))
     )
     image_above, text_above = (torch.zeros(len(side), dtype=torch.int64, device=image.device) for side in (image, text))
-    above = image.new_empty(0)
+    above = own.new_empty(0)
     for tile in _tiles(image, text, picture, caption, all_of_them=True):
         for bar, place, dim, count in (
             (image_bar[tile.rows, None], tile.rows, 1, image_above),
@@ -203,9 +204,10 @@ class _Tile:
 def _tiles(image: Tensor, text: Tensor, picture: Tensor, caption: Tensor, *, all_of_them: bool) -> Iterator[_Tile]:
     """The N × M scores tile by tile, or those tiles alone that hold a positive. The next tile overwrites the last."""
     side = max(1, math.isqrt(_CELLS))
-    held = image.new_empty(min(side, len(image)) * min(side, len(text)))
+    held = _unit(image[:0]).new_empty(min(side, len(image)) * min(side, len(text)))
     for top in range(0, len(image), side):
         rows = slice(top, min(top + side, len(image)))
+        unit_rows = _unit(image[rows])
         first, last = torch.searchsorted(picture, picture.new_tensor([rows.start, rows.stop])).tolist()
         for left in range(0, len(text), side):
             columns = slice(left, min(left + side, len(text)))
@@ -214,7 +216,7 @@ def _tiles(image: Tensor, text: Tensor, picture: Tensor, caption: Tensor, *, all
             if not all_of_them and not len(pair):
                 continue
             shape = (rows.stop - top, columns.stop - left)
-            scores = torch.mm(image[rows], text[columns].T, out=held[: math.prod(shape)].view(shape))
+            scores = torch.mm(unit_rows, _unit(text[columns]).T, out=held[: math.prod(shape)].view(shape))
             yield _Tile(rows, columns, scores, pair, picture[pair] - top, caption[pair] - left)
 
 
@@ -271,7 +273,7 @@ def _checked(image: Tensor, text: Tensor, positives: Tensor) -> Tensor:
             "[M, D] of one dual encoder"
         )
     for name, features in (("picture", image), ("text", text)):
-        broken = int((~torch.isfinite(features)).any(dim=1).sum())
+        broken = sum(int((~torch.isfinite(rows)).any(dim=1).sum()) for rows in features.split(_CHECKED))
         if broken:
             raise ModelError(
                 f"{broken} of {len(features)} {name} features hold NaN or infinity; the model's weights or its "
