@@ -5,6 +5,7 @@ image_text_contrastive     pictures and texts pulled together (CLIP, FLYP)
 soft_target_cross_entropy  a classifier kept near a teacher (He et al.)
 modality_alignment         generated pictures pulled to their real partners (GMAIL)
 distribution_alignment     generated features made like real ones as a whole, without partners (CORAL, MMD)
+next_token                 a language model's cross-entropy, row by row (captions, answers)
 denoising                  a diffusion model's prediction, weighted by noise level (min-SNR-γ)
 """
 
@@ -12,6 +13,7 @@ from gen2real.losses.denoising import denoising
 from gen2real.losses.distribution_alignment import distribution_alignment
 from gen2real.losses.image_text_contrastive import image_text_contrastive
 from gen2real.losses.modality_alignment import modality_alignment
+from gen2real.losses.next_token import next_token
 from gen2real.losses.soft_targets import soft_target_cross_entropy
 from gen2real.losses.variance_covariance import VarianceCovariance, variance_covariance
 
@@ -21,6 +23,7 @@ __all__ = [
     "distribution_alignment",
     "image_text_contrastive",
     "modality_alignment",
+    "next_token",
     "soft_target_cross_entropy",
     "variance_covariance",
 ]

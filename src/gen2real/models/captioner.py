@@ -27,7 +27,7 @@ Origin = Literal["real", "generated"]
 
 MAX_TOKENS = 67
 IGNORED = -100
-"""What fills the ids of captions beyond their end; such places have no loss."""
+"""What fills the ids of captions beyond their end; such places have no loss (`losses.next_token` has the same)."""
 
 
 class Captioner(nn.Module):
@@ -94,8 +94,8 @@ class Captioner(nn.Module):
 
     def forward(
         self, features: Float[Tensor, "n d"], generated: Bool[Tensor, " n"], ids: Int[Tensor, "n l"]
-    ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-        """(summed loss [n], tokens [n]) of each row: Σ_i −log p(c_i | prefix, c_1 … c_{i−1}), and how many i there are.
+    ) -> Float[Tensor, "n l vocabulary"]:
+        """Logits at each place of the captions: x_i are for c_i, from prefix and c_1 … c_{i−1}.
 
         Args:
             features: embeddings of the pictures. generated: which of them are; real ones take the other mapper.
@@ -112,11 +112,9 @@ class Captioner(nn.Module):
         # Attention is causal, so the fill behind a caption changes nothing in it and needs no mask.
         length = ids.shape[1]
         inputs = torch.cat([prefix, words.to(prefix.dtype)], dim=1)
-        logits = self.decoder(inputs_embeds=inputs, use_cache=False, logits_to_keep=length + 1).logits
+        logits: Tensor = self.decoder(inputs_embeds=inputs, use_cache=False, logits_to_keep=length + 1).logits
         # The logits at one place are for the token at the next; the first caption token follows the last of the prefix.
-        told = logits[:, -length - 1 : -1].float().transpose(1, 2)
-        losses = F.cross_entropy(told, ids, ignore_index=IGNORED, reduction="none")
-        return losses.sum(dim=1), (ids != IGNORED).sum(dim=1).float()
+        return logits[:, -length - 1 : -1]
 
     @torch.no_grad()
     def captions(

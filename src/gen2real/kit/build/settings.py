@@ -50,6 +50,9 @@ class BuildConfig(Config):
     denoiser_channels: tuple[int, int, int] = (48, 96, 128)
     caption_dropout: float = Field(0.1, ge=0, lt=1)
     min_snr_gamma: float = Field(5.0, gt=0)
+    decoder_width: int = 128
+    decoder_layers: int = 4
+    decoder_positions: int = Field(128, ge=64, description="tokens, with room for the prefix of a captioner")
     scorer_width: int = 96
     scorer_layers: int = 3
     clip: StageSettings = StageSettings(steps=2_400, batch_size=128, lr=1e-3, weight_decay=0.05)
@@ -58,3 +61,4 @@ class BuildConfig(Config):
     scorer_robust: StageSettings = StageSettings(steps=300, batch_size=128, lr=7e-4, weight_decay=0.05, warmup_steps=50)
     autoencoder: StageSettings = StageSettings(steps=1_200, batch_size=16, lr=2e-3, weight_decay=0.0, warmup_steps=50)
     denoiser: StageSettings = StageSettings(steps=6_500, batch_size=48, lr=1e-3)
+    decoder: StageSettings = StageSettings(steps=2_500, batch_size=128, lr=2e-3, weight_decay=0.05)
