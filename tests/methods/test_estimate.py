@@ -13,7 +13,7 @@ from small_runs import World, config
 
 from gen2real.config import parse_config
 from gen2real.errors import Gen2RealError, RecipeError
-from gen2real.methods import estimate as estimate_module
+from gen2real.methods import classification_rehearsal, rehearsal
 from gen2real.methods.classification_data import SealedSet
 from gen2real.methods.estimate import estimate
 from gen2real.methods.settings import SoupConfig
@@ -85,15 +85,15 @@ def test_the_evaluation_set_is_counted_and_not_opened(
 def test_a_run_on_many_pictures_is_rehearsed_on_some(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(estimate_module, "_PICTURES", 8)
+    monkeypatch.setattr(rehearsal, "MOST_PICTURES", 8)
     seen = []
-    encode = estimate_module.encode_pictures
+    encode = classification_rehearsal.encode_pictures
 
     def watched(vision: torch.nn.Module, pictures: Any, **more: Any) -> torch.Tensor:
         seen.append([pictures.image_set.labels.tolist(), pictures.image_set.paths[0]])
         return encode(vision, pictures, **more)
 
-    monkeypatch.setattr(estimate_module, "encode_pictures", watched)
+    monkeypatch.setattr(classification_rehearsal, "encode_pictures", watched)
     found = estimate(config(world, tmp_path / "run", tune="head", data__holdout=0))
     assert found.pictures == 24
     [[labels, path]] = seen

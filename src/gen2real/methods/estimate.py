@@ -14,21 +14,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from gen2real.config import Config
 from gen2real.errors import RecipeError
-from gen2real.evaluation.features import encode_pictures
-from gen2real.imagesets import ImageSet
 from gen2real.methods import METHODS
-from gen2real.methods.classification_data import ClassificationData
-from gen2real.methods.settings import ClassificationConfig, RegFTConfig
+from gen2real.methods.rehearsal import Rehearsal
 from gen2real.training.memory import peak_memory
 from gen2real.training.run_folder import RunFolder
 
 _UPDATES = 3
-_PICTURES = 512
 
 
 @dataclass(frozen=True)
@@ -70,85 +64,44 @@ class Estimate:
         return "\n".join(lines)
 
 
-def estimate(config: Config) -> Estimate:
+def estimate(config: Any) -> Estimate:
     """Runs the first updates of a recipe on a part of its pictures, in a temporary folder.
 
-    Of the evaluation set, class names and picture hashes are looked at and rows are counted; it is not measured on.
-
-    Raises: what loading and training raise, so a recipe that cannot run says so here.
+    Raises: RecipeError for a recipe without a training; what loading and training raise, so a recipe that cannot run
+        says so here.
     """
-    if not isinstance(config, ClassificationConfig):
+    rehearse = getattr(import_module(METHODS[config.method]), "rehearse", None) if config.method in METHODS else None
+    if rehearse is None:
         raise RecipeError("--dry-run estimates a training, and this recipe has none")
     with tempfile.TemporaryDirectory(prefix="gen2real-dry-run-") as name, _own_cache(Path(name) / "cache"):
-        short = _shortened(config, Path(name))
-        folder = RunFolder(short.output, short)
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
-        rehearsal = import_module(METHODS[config.method]).prepare(short)
+        rehearsal: Rehearsal = rehearse(config, Path(name), _UPDATES)
+        folder = RunFolder(rehearsal.config.output, rehearsal.config)
         start = time.perf_counter()
-        part = rehearsal.data.sources[0].pictures
-        encode_pictures(rehearsal.encoder.vision, part)
-        seconds_per_encoded = (time.perf_counter() - start) / len(part)
-        rehearsal.fine_tune(folder, quiet=True)
+        encoded = rehearsal.encode()
+        seconds_per_encoded = (time.perf_counter() - start) / max(encoded, 1)
+        rehearsal.tune(folder)
         rows = [json.loads(line) for line in folder.metrics.read_text(encoding="utf-8").splitlines()]
         checkpoint = sum(file.stat().st_size for file in folder.checkpoints.rglob("*.safetensors"))
     seconds = [row["seconds"] for row in rows if row["stage"] == rows[-1]["stage"]]
     per_update = (seconds[-1] - seconds[0]) / max(len(seconds) - 1, 1) if len(seconds) > 1 else seconds[0]
-    data = ClassificationData(config.data, rehearsal.encoder.preprocess, seed=config.seed)
-    updates = config.training.total_steps(data.sampler(config.training.batch_size, config.seed).steps_per_epoch)
-    encoded = _encoded(config, data, frozen=rehearsal.frozen_encoder)
-    model = sum(value.nbytes for value in rehearsal.encoder.state_dict().values()) if config.save_model else 0
+    counts = rehearsal.counts()
     peak, of = peak_memory()
     return Estimate(
-        pictures=sum(len(one.pictures) for one in data.sources),
-        held_out=sum(len(one.pictures) for one in data.held_out),
-        updates=updates,
+        pictures=counts.pictures,
+        held_out=counts.held_out,
+        updates=counts.updates,
         seconds_per_update=per_update,
-        encoded=encoded,
+        encoded=counts.encoded,
         seconds_per_encoded=seconds_per_encoded,
-        hours=(per_update * updates + seconds_per_encoded * encoded) / 3600,
+        hours=(per_update * counts.updates + seconds_per_encoded * counts.encoded) / 3600,
         memory_gb=peak / 1e9,
         memory_of=of,
-        disk_gb=(checkpoint * (config.training.keep_checkpoints + 1) + model) / 1e9,
+        disk_gb=(checkpoint * (config.training.keep_checkpoints + 1) + counts.model_bytes) / 1e9,
         disk_free_gb=shutil.disk_usage(_existing(config.output)).free / 1e9,
         timed_updates=len(seconds),
     )
-
-
-def _shortened(config: ClassificationConfig, folder: Path) -> ClassificationConfig:
-    """The recipe for a few updates on a part of each generated set, spread over its classes."""
-    sources = []
-    for place, source in enumerate(config.data.generated):
-        whole = ImageSet.read(source.path).kept()
-        rows = np.linspace(0, len(whole) - 1, min(len(whole), _PICTURES)).astype(np.int64)
-        part = whole.select(np.unique(rows))
-        absolute = [str(path.absolute()) for path in part.paths]
-        table = part.table.set_column(part.table.schema.get_field_index("path"), "path", [absolute])
-        ImageSet.write(folder / f"part-{place}", table, whole.classes)
-        sources.append(source.model_copy(update={"path": folder / f"part-{place}"}))
-    changes: dict[str, Any] = {
-        "output": folder / "run",
-        "data": config.data.model_copy(update={"generated": tuple(sources)}),
-        "training": config.training.model_copy(
-            update={"steps": _UPDATES, "log_every": 1, "checkpoint_every": _UPDATES, "keep_checkpoints": 1}
-        ),
-    }
-    if isinstance(config, RegFTConfig) and config.head_first is not None:
-        changes["head_first"] = config.head_first.model_copy(update={"epochs": 1})
-    return config.model_copy(update=changes)
-
-
-def _encoded(config: ClassificationConfig, data: ClassificationData, *, frozen: bool) -> int:
-    """How many times a picture is encoded outside of updates; features that are cached already are counted too."""
-    pictures = sum(len(one.pictures) for one in data.sources)
-    cached = frozen or config.centering == "generated"
-    if isinstance(config, RegFTConfig):
-        cached |= config.head_first is not None or config.loss.target_std == "zero_shot"
-    measured = sum(len(one.pictures) for one in data.measured_on[0])
-    if config.data.evaluation is not None:
-        measured += len(ImageSet.read(config.data.evaluation).kept())
-    alphas = 1 if frozen else len({0.0, 1.0, config.ensemble.alpha, *config.ensemble.sweep})
-    return cached * pictures * config.data.views + alphas * measured
 
 
 @contextmanager

@@ -12,18 +12,21 @@ The weight-space ensemble runs over both encoders, and the head is derived anew 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from torch import Tensor, nn
 
 from gen2real.losses import image_text_contrastive
-from gen2real.methods import classification_run
+from gen2real.methods import classification_rehearsal, classification_run
 from gen2real.methods.classification_data import Batch, ClassificationData
 from gen2real.methods.classification_run import Tuning, copied_state
+from gen2real.methods.rehearsal import Rehearsal
 from gen2real.methods.result import Result
 from gen2real.methods.settings import FLYPConfig
+from gen2real.methods.start import open_encoder
 from gen2real.methods.tuning import feature_mean, fit_encoder
 from gen2real.models.classifier import TextInitialisedClassifier, text_head
-from gen2real.models.dual_encoder import DualEncoder, load_dual_encoder
+from gen2real.models.dual_encoder import DualEncoder
 from gen2real.prompts import prompts_for
 from gen2real.training.distributed import gather
 from gen2real.training.run_folder import RunFolder
@@ -56,10 +59,15 @@ def run(config: FLYPConfig, *, quiet: bool = False) -> Result | None:
 
 def prepare(config: FLYPConfig) -> FLYP:
     """Everything up to the first update: encoder, pictures, prompts."""
-    encoder = load_dual_encoder(config.encoder.name, revision=config.encoder.revision)
+    encoder = open_encoder(config.encoder).encoder
     if config.training.gradient_checkpointing:
         encoder.gradient_checkpointing()
     return FLYP(config, encoder, ClassificationData(config.data, encoder.preprocess, seed=config.seed))
+
+
+def rehearse(config: FLYPConfig, folder: Path, updates: int) -> Rehearsal:
+    """A few updates in a temporary folder, for an estimate of the whole run."""
+    return classification_rehearsal.rehearse(config, folder, updates, prepare)
 
 
 class FLYP(Tuning):

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -28,15 +29,17 @@ from torch import Tensor, nn
 from gen2real.evaluation.features import FeatureCache
 from gen2real.files import digest
 from gen2real.losses import soft_target_cross_entropy, variance_covariance
-from gen2real.methods import classification_run
+from gen2real.methods import classification_rehearsal, classification_run
 from gen2real.methods.classification_data import Batch, ClassificationData
 from gen2real.methods.classification_run import Tuning, copied_state
+from gen2real.methods.rehearsal import Rehearsal
 from gen2real.methods.result import Result
 from gen2real.methods.settings import LossSettings, PromptSettings, RegFTConfig
+from gen2real.methods.start import open_encoder
 from gen2real.methods.tuning import feature_mean, fit_encoder, fit_head, training_features
 from gen2real.models.adapters import add_lora, merge_lora
 from gen2real.models.classifier import TextInitialisedClassifier, text_head
-from gen2real.models.dual_encoder import DualEncoder, load_dual_encoder
+from gen2real.models.dual_encoder import DualEncoder
 from gen2real.prompts import prompts_for
 from gen2real.training.distributed import gather
 from gen2real.training.run_folder import RunFolder
@@ -55,10 +58,15 @@ def run(config: RegFTConfig, *, quiet: bool = False) -> Result | None:
 
 def prepare(config: RegFTConfig) -> RegFT:
     """Everything up to the first update: encoder, pictures, zero-shot head."""
-    encoder = load_dual_encoder(config.encoder.name, revision=config.encoder.revision)
+    encoder = open_encoder(config.encoder).encoder
     if config.training.gradient_checkpointing:
         encoder.gradient_checkpointing()
     return RegFT(config, encoder, ClassificationData(config.data, encoder.preprocess, seed=config.seed))
+
+
+def rehearse(config: RegFTConfig, folder: Path, updates: int) -> Rehearsal:
+    """A few updates in a temporary folder, for an estimate of the whole run."""
+    return classification_rehearsal.rehearse(config, folder, updates, prepare)
 
 
 class RegFT(Tuning):
