@@ -56,7 +56,7 @@ def conclude(
         "version": 1,
         "method": config.method,
         "seed": config.seed,
-        "encoder": config.encoder.name,
+        "encoder": config.encoder.source,
         "name_only": config.data.real is None,
         "classes": data.class_names,
         "pictures": {

@@ -16,12 +16,58 @@ from gen2real.methods.compare_settings import CompareConfig as CompareConfig
 from gen2real.methods.compare_settings import SoupOf as SoupOf
 from gen2real.training.settings import OptimizerSettings, ScheduleSettings, TrainingSettings
 
+Branch = Literal["f_r", "f_g"]
+
 
 class EncoderSettings(Config):
-    """The dual encoder: a hub name, a folder, or `package.module:function` for towers of the user's own."""
+    """The dual encoder: by name, or with a tower of its own for generated pictures from a finished alignment (GMAIL).
 
-    name: RecipeName
+    `methods.start.open_encoder` opens either.
+    """
+
+    name: RecipeName | None = Field(
+        None, description="a hub name, a folder, or package.module:function for towers of the user's own"
+    )
+    init: RecipePath | None = Field(
+        None, description="in place of name: the folder of a finished run of method: gmail, or its model folder"
+    )
     revision: str | None = None
+    generated_through: Branch | None = Field(
+        None,
+        description="the image tower that generated pictures go through: f_g, W + ΔW of the alignment, or f_r, that of "
+        "real pictures; None: f_g with init, f_r with name",
+    )
+
+    @model_validator(mode="after")
+    def _one_start(self) -> EncoderSettings:
+        if self.name is None and self.init is None:
+            raise ValueError(
+                "give the encoder a name (a hub name, a folder or package.module:function), or init, the folder of a "
+                "finished run of method: gmail"
+            )
+        if self.name is not None and self.init is not None:
+            raise ValueError(
+                "name and init are two ways to say where the encoder comes from; give one of them "
+                "(--set encoder.name=null leaves out a name that the recipe's base gives)"
+            )
+        if self.init is not None and self.revision is not None:
+            raise ValueError("revision is of a hub repository, and init is a folder; leave revision out")
+        if self.init is None and self.generated_through == "f_g":
+            raise ValueError(
+                "generated_through: f_g needs a tower of its own for generated pictures; give encoder.init, the folder "
+                "of a finished run of method: gmail, in place of encoder.name"
+            )
+        return self
+
+    @property
+    def source(self) -> str:
+        """Where the encoder comes from, for people: the name, or the folder of `init`."""
+        return str(self.init) if self.name is None else self.name
+
+    @property
+    def generated_branch(self) -> Branch:
+        """`generated_through`, resolved: the tower that generated pictures go through."""
+        return self.generated_through or ("f_r" if self.init is None else "f_g")
 
 
 class PromptSettings(Config):

@@ -26,8 +26,8 @@ from gen2real.methods.readings import measure
 from gen2real.methods.regft import zero_shot_classifier
 from gen2real.methods.result import Result
 from gen2real.methods.settings import FLYPConfig, RegFTConfig, SoupConfig
+from gen2real.methods.start import open_encoder
 from gen2real.models.classifier import TextInitialisedClassifier
-from gen2real.models.dual_encoder import load_dual_encoder
 from gen2real.models.weights import greedy_soup, interpolate, uniform_soup
 from gen2real.training.run_folder import RunFolder
 
@@ -47,7 +47,7 @@ def run(config: SoupConfig, *, quiet: bool = False) -> Result:
     assert isinstance(first, RegFTConfig)
     folder = RunFolder(config.output, config)
 
-    encoder = load_dual_encoder(first.encoder.name, revision=first.encoder.revision)
+    encoder = open_encoder(first.encoder).encoder
     data = ClassificationData(first.data, encoder.preprocess, seed=first.seed)
     classifier = zero_shot_classifier(encoder, data, first.prompts, centering=first.centering)
     original = copied_state(classifier.state_dict())

@@ -10,6 +10,7 @@ weights.py                 interpolate, uniform_soup, greedy_soup
 captioner.py               Captioner (mapper + language model), prefix_mappers.py its mappers
 captioner_folder.py        save_captioner, load_captioner
 folder.py                  save_classifier, load_classifier
+aligned.py                 ShiftedTower, Aligned, save_aligned, load_aligned
 
 The names are imported when first used, so that importing this package costs nothing.
 """
@@ -21,6 +22,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gen2real.models.adapters import add_lora, merge_lora, save_adapter
+    from gen2real.models.aligned import (
+        Aligned,
+        ShiftedTower,
+        TwoBranches,
+        is_aligned,
+        load_aligned,
+        save_aligned,
+        shift_of,
+    )
     from gen2real.models.captioner import Captioner, load_decoder, new_captioner
     from gen2real.models.captioner_folder import LoadedCaptioner, is_captioner, load_captioner, save_captioner
     from gen2real.models.classifier import TextInitialisedClassifier, text_head
@@ -30,17 +40,22 @@ if TYPE_CHECKING:
     from gen2real.models.weights import greedy_soup, interpolate, uniform_soup
 
 __all__ = [
+    "Aligned",
     "Captioner",
     "DualEncoder",
     "LoadedCaptioner",
     "LoadedClassifier",
+    "ShiftedTower",
     "TextInitialisedClassifier",
+    "TwoBranches",
     "TwoTowers",
     "add_lora",
     "greedy_soup",
     "interpolate",
+    "is_aligned",
     "is_captioner",
     "is_model_folder",
+    "load_aligned",
     "load_captioner",
     "load_classifier",
     "load_decoder",
@@ -48,24 +63,31 @@ __all__ = [
     "merge_lora",
     "new_captioner",
     "save_adapter",
+    "save_aligned",
     "save_captioner",
     "save_classifier",
+    "shift_of",
     "text_head",
     "uniform_soup",
 ]
 
 _ROOM_OF = {
+    "Aligned": "aligned",
     "Captioner": "captioner",
     "DualEncoder": "dual_encoder",
     "LoadedCaptioner": "captioner_folder",
     "LoadedClassifier": "folder",
+    "ShiftedTower": "aligned",
     "TextInitialisedClassifier": "classifier",
+    "TwoBranches": "aligned",
     "TwoTowers": "towers",
     "add_lora": "adapters",
     "greedy_soup": "weights",
     "interpolate": "weights",
+    "is_aligned": "aligned",
     "is_captioner": "captioner_folder",
     "is_model_folder": "folder",
+    "load_aligned": "aligned",
     "load_captioner": "captioner_folder",
     "load_classifier": "folder",
     "load_decoder": "captioner",
@@ -73,8 +95,10 @@ _ROOM_OF = {
     "merge_lora": "adapters",
     "new_captioner": "captioner",
     "save_adapter": "adapters",
+    "save_aligned": "aligned",
     "save_captioner": "captioner_folder",
     "save_classifier": "folder",
+    "shift_of": "aligned",
     "text_head": "classifier",
     "uniform_soup": "weights",
 }

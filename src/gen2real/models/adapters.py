@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from gen2real.errors import ModelError
-from gen2real.files import atomic_folder, write_tensors
+from gen2real.files import atomic_folder, read_tensors, write_tensors
 from gen2real.models.dual_encoder import refuse_to_replace
 
 ATTENTION_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj")
@@ -63,7 +63,7 @@ def add_lora(
 
     if rank < 1:
         raise ModelError(f"rank must be at least 1; got {rank}.")
-    if _lora_layers(module):
+    if lora_layers(module):
         raise ModelError("the module has LoRA layers already; call merge_lora(module) first.")
     chosen = default_targets(module) if targets is None else _matching(module, targets)
     if not chosen:
@@ -83,7 +83,7 @@ def merge_lora(module: nn.Module) -> nn.Module:
 
     Raises: ModelError where there is nothing to merge.
     """
-    layers = _lora_layers(module)
+    layers = lora_layers(module)
     if not layers:
         raise ModelError("the module has no LoRA layers to merge.")
     for name, layer in layers:
@@ -103,7 +103,7 @@ def save_adapter(module: nn.Module, folder: str | Path) -> None:
     """
     from peft import get_peft_model_state_dict
 
-    if not _lora_layers(module):
+    if not lora_layers(module):
         raise ModelError("the module has no LoRA layers to save; call add_lora first.")
     target = Path(folder)
     if not (target / "adapter_config.json").is_file():
@@ -115,6 +115,36 @@ def save_adapter(module: nn.Module, folder: str | Path) -> None:
         # peft counts from its own wrapper, which is not here.
         named = {f"base_model.model.{name}": tensor for name, tensor in state.items()}
         write_tensors(partial / "adapter_model.safetensors", named, {"format": "pt"})
+
+
+def load_adapter(module: nn.Module, folder: str | Path) -> nn.Module:
+    """Puts the LoRA layers of a peft adapter's folder into `module`, in place; returns the same module.
+
+    Raises: ModelError where the adapter is not whole, is a pickle, is not LoRA or does not fit the module.
+    """
+    from peft import PeftConfig, inject_adapter_in_model, set_peft_model_state_dict
+
+    source = Path(folder)
+    missing = [n for n in ("adapter_config.json", "adapter_model.safetensors") if not (source / n).is_file()]
+    if missing:
+        raise ModelError(f"{source} is not a whole peft adapter: it has no {' and no '.join(missing)}.")
+    config = PeftConfig.from_pretrained(str(source))
+    if str(getattr(config.peft_type, "value", config.peft_type)) != "LORA":
+        raise ModelError(f"{source} is an adapter of the type {config.peft_type}; gen2real reads LoRA.")
+    state = {
+        name.removeprefix("base_model.model."): t
+        for name, t in read_tensors(source / "adapter_model.safetensors").items()
+    }
+    try:
+        inject_adapter_in_model(config, module, adapter_name=_ADAPTER)
+        report = set_peft_model_state_dict(module, state, adapter_name=_ADAPTER)
+    except (ValueError, RuntimeError) as error:
+        raise ModelError(f"the adapter in {source} does not fit the image tower: {error}") from error
+    lost = [name for name in report.missing_keys if ".lora_" in name]
+    if lost or report.unexpected_keys:
+        odd = ", ".join([*lost, *report.unexpected_keys][:10])
+        raise ModelError(f"the adapter in {source} does not fit the image tower; missing or unexpected: {odd}")
+    return module.eval()
 
 
 def _can_adapt(layer: nn.Module) -> bool:
@@ -140,7 +170,8 @@ def _matching(module: nn.Module, targets: Sequence[str]) -> list[str]:
     return list(found)
 
 
-def _lora_layers(module: nn.Module) -> list[tuple[str, Any]]:
+def lora_layers(module: nn.Module) -> list[tuple[str, Any]]:
+    """Every LoRA layer (peft's) inside `module` with its name; empty where there are none."""
     from peft.tuners.lora import LoraLayer
 
     return [(name, layer) for name, layer in module.named_modules() if isinstance(layer, LoraLayer)]

@@ -1,4 +1,4 @@
-"""The model card of a classifier's model folder."""
+"""The model cards of model folders: a classifier's, and that of an encoder aligned for generated pictures."""
 
 from __future__ import annotations
 
@@ -29,16 +29,8 @@ def model_card(
 
     Class names are shown as text, whatever they hold: they can neither become HTML nor end a table row.
     """
-    model_class = (getattr(getattr(encoder, "config", None), "architectures", None) or [None])[0]
-    front = {
-        "library_name": "transformers" if model_class else "gen2real",
-        "pipeline_tag": "zero-shot-image-classification",
-        "tags": ["gen2real", "image-classification", "trained-on-generated-images"],
-    }
-    if model_class and encoder.name.count("/") == 1 and not Path(encoder.name).exists():
-        front["base_model"] = encoder.name
-    # JSON is YAML, and quotes whatever needs quoting.
-    lines = ["---", *(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in front.items()), "---", ""]
+    model_class = _model_class(encoder)
+    lines = _front_matter(encoder, model_class, ["gen2real", "image-classification", "trained-on-generated-images"])
     lines += [
         f"# {plain_text(title)}",
         "",
@@ -68,6 +60,60 @@ def model_card(
         lines += ["", f"… and {len(class_names) - _SHOWN} more; all are in classes.json."]
     lines += ["", "## Made by", "", *_indented(json.dumps(dict(made_by), indent=2, ensure_ascii=False)), ""]
     return "\n".join(lines)
+
+
+def aligned_card(
+    encoder: DualEncoder,
+    made_by: Mapping[str, Any],
+    title: str,
+    *,
+    adapter: bool,
+    projected: bool,
+    findings: str = "",
+) -> str:
+    """README.md of an aligned model folder: what lies in it, and code that loads both image towers.
+
+    Args:
+        adapter: the tower for generated pictures is a peft adapter, not a difference of weights.
+        projected: there is a trained projection for real pictures.
+        findings: Markdown on what the model was made of and how well it does; it follows the title.
+    """
+    model_class = _model_class(encoder)
+    front = _front_matter(encoder, model_class, ["gen2real", "feature-extraction", "trained-on-generated-images"])
+    lines = [
+        *front,
+        f"# {plain_text(title)}",
+        "",
+        "A dual encoder with two image towers, made with gen2real: f_r for real pictures and f_g for generated ones.",
+        "",
+    ]
+    if findings:
+        lines += [findings]
+    lines += ["## Use", "", "```python", _ALIGNED_WITH_GEN2REAL, "```", ""]
+    if projected:
+        lines += ['`.tower("projection")` is f_r with the projection that was trained for real pictures.', ""]
+    if model_class:
+        stock = _ALIGNED_WITH_PEFT if adapter else _ALIGNED_WITH_TRANSFORMERS
+        lines += ["Without gen2real:", "", "```python", stock.replace("CLASS", model_class), "```", ""]
+    lines += ["## Made by", "", *_indented(json.dumps(dict(made_by), indent=2, ensure_ascii=False)), ""]
+    return "\n".join(lines)
+
+
+def _model_class(encoder: DualEncoder) -> str | None:
+    found: str | None = (getattr(getattr(encoder, "config", None), "architectures", None) or [None])[0]
+    return found
+
+
+def _front_matter(encoder: DualEncoder, model_class: str | None, tags: Sequence[str]) -> list[str]:
+    front: dict[str, Any] = {
+        "library_name": "transformers" if model_class else "gen2real",
+        "pipeline_tag": "zero-shot-image-classification",
+        "tags": list(tags),
+    }
+    if model_class and encoder.name.count("/") == 1 and not Path(encoder.name).exists():
+        front["base_model"] = encoder.name
+    # JSON is YAML, and quotes whatever needs quoting.
+    return ["---", *(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in front.items()), "---", ""]
 
 
 def plain_text(text: str) -> str:
@@ -107,3 +153,29 @@ with torch.no_grad():
     features = model.get_image_features(**pixels).pooler_output - head["feature_mean"]
 logits = torch.nn.functional.normalize(features, dim=-1) @ head["weight"].T + head["bias"]
 print(json.loads((folder / "classes.json").read_text(encoding="utf-8"))[logits.argmax()])"""
+
+_ALIGNED_WITH_GEN2REAL = """import torch
+from PIL import Image
+from gen2real.models import load_aligned
+
+aligned = load_aligned("this folder")
+preprocess = aligned.encoder.preprocess
+pixels = preprocess.normalize(preprocess.geometry(Image.open("picture.png").convert("RGB"))[None])
+with torch.no_grad():
+    of_a_photo = aligned.tower("f_r")(pixels)
+    of_a_generated_picture = aligned.tower("f_g")(pixels)
+    text = aligned.encoder.encode_text(["a photo of a dog"])"""
+
+_ALIGNED_WITH_PEFT = """from peft import PeftModel
+from transformers import CLASS
+
+f_r = CLASS.from_pretrained("this folder")
+f_g = PeftModel.from_pretrained(CLASS.from_pretrained("this folder"), "this folder/generated")"""
+
+_ALIGNED_WITH_TRANSFORMERS = """from safetensors.torch import load_file
+from transformers import CLASS
+
+f_r, f_g = CLASS.from_pretrained("this folder"), CLASS.from_pretrained("this folder")
+parameters = dict(f_g.named_parameters())
+for name, difference in load_file("this folder/generated/shift.safetensors").items():
+    parameters[name].data += difference"""

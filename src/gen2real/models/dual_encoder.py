@@ -21,6 +21,7 @@ from gen2real.files import atomic_folder, digest, digest_tensors, read_json
 from gen2real.imagesets.transforms import Preprocess
 
 PREPROCESS_FILE = "preprocess.json"
+_MODEL_MARKS = ("gen2real.json", "towers.json", "config.json")
 _IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
@@ -151,6 +152,8 @@ def load_dual_encoder(name_or_folder: str | Path, *, revision: str | None = None
         from gen2real.models.towers import call_factory
 
         return call_factory(name).eval()
+    folder = model_inside(folder)
+    name = str(folder) if folder.exists() else name
     if revision is not None and folder.exists():
         warnings.warn(f"revision={revision!r} is ignored: {name} is a folder, not a hub repository.", stacklevel=2)
         revision = None
@@ -167,6 +170,15 @@ def load_dual_encoder(name_or_folder: str | Path, *, revision: str | None = None
     return load_transformers(name if not folder.exists() else str(folder), revision=revision).eval()
 
 
+def model_inside(folder: Path) -> Path:
+    """The model folder that a path means: `folder/model` where `folder` is a run's, else the path itself.
+
+    A run's folder stands for its model in every command, be it a classifier's or an aligned encoder's.
+    """
+    is_run = (folder / "recipe.json").is_file() and not any((folder / name).is_file() for name in _MODEL_MARKS)
+    return folder / "model" if is_run and (folder / "model").is_dir() else folder
+
+
 def stored_preprocess(folder: Path) -> Preprocess | None:
     """The preprocessing that a gen2real folder states outright, where the hub's own files cannot say it."""
     path = folder / PREPROCESS_FILE
@@ -175,10 +187,9 @@ def stored_preprocess(folder: Path) -> Preprocess | None:
 
 def refuse_to_replace(folder: Path) -> None:
     """Raises ModelError where writing a model to `folder` would destroy something that is not a model."""
-    known = ("gen2real.json", "towers.json", "config.json")
     if folder.is_file():
         raise ModelError(f"{folder} is a file; give a folder for the model.")
-    if folder.is_dir() and any(folder.iterdir()) and not any((folder / name).is_file() for name in known):
+    if folder.is_dir() and any(folder.iterdir()) and not any((folder / name).is_file() for name in _MODEL_MARKS):
         raise ModelError(f"{folder} is not empty and holds no model, so it is not replaced; give a new folder.")
 
 

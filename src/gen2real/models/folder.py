@@ -18,7 +18,13 @@ from gen2real.errors import ModelError
 from gen2real.files import atomic_folder, read_json, read_tensors, write_json, write_tensors
 from gen2real.models.card import model_card
 from gen2real.models.classifier import TextInitialisedClassifier
-from gen2real.models.dual_encoder import PREPROCESS_FILE, DualEncoder, load_dual_encoder, refuse_to_replace
+from gen2real.models.dual_encoder import (
+    PREPROCESS_FILE,
+    DualEncoder,
+    load_dual_encoder,
+    model_inside,
+    refuse_to_replace,
+)
 
 FORMAT_VERSION = 1
 
@@ -75,12 +81,12 @@ def save_classifier(
 
 
 def load_classifier(folder: str | Path) -> LoadedClassifier:
-    """The classifier of a folder that `save_classifier` wrote, in evaluation mode.
+    """The classifier of a folder that `save_classifier` wrote, or of the run it lies in, in evaluation mode.
 
     Raises: ModelError where the folder is not there, has no head (an encoder alone loads with `load_dual_encoder`), is
         of a newer format, holds a pickle, or its parts do not fit each other.
     """
-    source = Path(folder)
+    source = model_inside(Path(folder))
     if not source.is_dir():
         raise ModelError(f"there is no folder {source}. Give a model folder, as gen2real train writes it.")
     if not is_model_folder(source):
@@ -108,5 +114,7 @@ def load_classifier(folder: str | Path) -> LoadedClassifier:
 
 
 def is_model_folder(path: str | Path) -> bool:
-    """Whether `path` is a classifier's model folder."""
-    return all((Path(path) / name).is_file() for name in ("gen2real.json", "classes.json", "head.safetensors"))
+    """Whether `path` is a classifier's model folder, or the folder of a run that holds one."""
+    return all(
+        (model_inside(Path(path)) / name).is_file() for name in ("gen2real.json", "classes.json", "head.safetensors")
+    )
