@@ -38,6 +38,8 @@ def build_decoder(config: BuildConfig, *, quiet: bool = False) -> Path:
     seed = config.seed + 20
     torch.manual_seed(seed)
     model = GPT2LMHeadModel(_model_config(config, tokenizer))
+    # Stock attention is slow backwards in bfloat16 on a CPU (see models/attention.py).
+    model.set_attn_implementation("eager")
     ids = token_ids(config, tokenizer)
     language = _Language(model)
 

@@ -61,4 +61,4 @@ class BuildConfig(Config):
     scorer_robust: StageSettings = StageSettings(steps=300, batch_size=128, lr=7e-4, weight_decay=0.05, warmup_steps=50)
     autoencoder: StageSettings = StageSettings(steps=1_200, batch_size=16, lr=2e-3, weight_decay=0.0, warmup_steps=50)
     denoiser: StageSettings = StageSettings(steps=6_500, batch_size=48, lr=1e-3)
-    decoder: StageSettings = StageSettings(steps=2_500, batch_size=128, lr=2e-3, weight_decay=0.05)
+    decoder: StageSettings = StageSettings(steps=1_200, batch_size=128, lr=2e-3, weight_decay=0.05)
