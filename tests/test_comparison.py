@@ -17,6 +17,7 @@ import pytest
 
 from gen2real import comparison
 from gen2real.comparison import Table, compare
+from gen2real.comparison.plan import leaves
 from gen2real.config import parse_config
 from gen2real.errors import RecipeError
 from gen2real.evaluation import features
@@ -404,7 +405,7 @@ def test_processes_other_than_the_first_train_along_and_write_nothing(
 
 def test_sections_and_dotted_keys_mean_the_same() -> None:
     nested = {"loss": {"variance": 0, "covariance": 1}, "data.views": 2, "optimizer": {"betas": [0, 1]}}
-    assert comparison._leaves(nested) == {
+    assert leaves(nested) == {
         "loss.variance": 0, "loss.covariance": 1, "data.views": 2, "optimizer.betas": [0, 1]
     }  # fmt: skip
 

@@ -110,10 +110,10 @@ class CompareConfig(Config):
             if not where.startswith(("against", "scaled")) and self.arms[name].soup is not None:
                 raise ValueError(f"{where} names {name}, which is a soup itself; name arms that are trained")
         for name, arm in self.arms.items():
-            if arm.soup is not None and (arm.recipe or arm.set or arm.seeds or arm.init):
-                raise ValueError(
-                    f"arm {name} is a soup of what other arms trained: recipe, set, init and seeds belong there"
-                )
+            if arm.soup is not None and (arm.recipe or arm.set or arm.seeds):
+                raise ValueError(f"arm {name} is a soup of what other arms trained: recipe, set and seeds belong there")
+            if arm.soup is not None and arm.init is not None:
+                raise ValueError(f"arm {name} is a soup of what other arms trained; it starts nowhere; leave out init")
             if arm.soup is None and arm.recipe is None and self.recipe is None:
                 raise ValueError(f"arm {name} has no recipe; give it one, or set recipe for all arms")
         return self

@@ -62,3 +62,9 @@ def gather(rows: Tensor) -> Tensor:
     gradients over processes, which undoes the sum that this function's backward makes: the update equals one process's.
     """
     return rows if world_size() == 1 else _Gather.apply(rows)
+
+
+def wait_for_all() -> None:
+    """Returns when every process has come here; at once where there is no process group."""
+    if world_size() > 1:
+        dist.barrier()
