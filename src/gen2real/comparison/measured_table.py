@@ -38,7 +38,7 @@ TOP1 = "top1"
 class MeasuredRow:
     """One arm's line, or one size's of an arm that was run at several. Of each mapping the keys are measures.
 
-    of: the arm; size: that of its data, None where sizes were not asked of it.
+    arm: what the line is called; of: the arm it is of; size: that of its data, None where sizes were not asked of it.
     measures: over seeds and pictures; over_seeds: over seeds alone, where there are several.
     tests: the arm of `against` → measure → the test and its p-value, Holm-corrected over the rows.
     seconds: of training, a seed. runs: each seed's run folder, named from the comparison's.
@@ -60,20 +60,22 @@ class MeasuredRow:
     def to_json(self) -> dict[str, Any]:
         """Plain values; the keys are stable."""
         return {
-            "arm": self.arm,
-            "of": self.of,
+            "arm": self.of,
             "size": self.size,
             "method": self.method,
             "reading": self.reading,
             "seeds": self.seeds,
-            "measures": {measure: found.to_json() for measure, found in self.measures.items()},
-            "over_seeds": {measure: found.to_json() for measure, found in self.over_seeds.items()},
-            "against": {
-                name: {
-                    measure: {**test.to_json(), "p_value_holm": corrected}
-                    for measure, (test, corrected) in tests.items()
+            "measures": {
+                measure: {
+                    "interval": found.to_json(),
+                    "over_seeds": self.over_seeds[measure].to_json() if measure in self.over_seeds else None,
+                    "against": {
+                        name: {**tests[measure][0].to_json(), "p_value_holm": tests[measure][1]}
+                        for name, tests in self.tests.items()
+                        if measure in tests
+                    },
                 }
-                for name, tests in self.tests.items()
+                for measure, found in self.measures.items()
             },
             "training_seconds_a_seed": self.seconds,
             "note": self.note,
@@ -130,7 +132,7 @@ class MeasuredTable:
 
     def comma_separated(self) -> str:
         """CSV with plain numbers."""
-        heads = ["arm", "of", "size", "method", "reading", "seeds"]
+        heads = ["arm", "size", "method", "reading", "seeds"]
         for key in self.measures:
             heads += [key, f"{key}_low", f"{key}_high"]
             for name in self.against:
@@ -139,7 +141,7 @@ class MeasuredTable:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(heads)
         for row in self.rows:
-            line: list[Any] = [row.arm, row.of, row.size, row.method, row.reading, row.seeds]
+            line: list[Any] = [row.of, row.size, row.method, row.reading, row.seeds]
             for key in self.measures:
                 found = row.measures.get(key)
                 line += ["", "", ""] if found is None else [found.mean, found.low, found.high]

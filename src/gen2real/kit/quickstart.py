@@ -184,7 +184,7 @@ _NO_REGULARISATION = {"loss.variance": 0.0, "loss.covariance": 0.0}
 
 
 def _compare(recipe: Path, quiet: bool) -> dict[str, str]:
-    from gen2real.comparison import compare
+    from gen2real.comparison import Table, compare
     from gen2real.config import load_recipe
     from gen2real.methods.settings import CompareConfig
 
@@ -192,5 +192,5 @@ def _compare(recipe: Path, quiet: bool) -> dict[str, str]:
     config = load_recipe(recipe, {"compare": CompareConfig})
     assert isinstance(config, CompareConfig)
     table = compare(config, quiet=quiet)
-    assert table is not None
+    assert isinstance(table, Table)
     return {row.arm: f"{row.real.mean:.1%} [{row.real.low:.1%}, {row.real.high:.1%}]" for row in table.rows if row.real}
