@@ -72,12 +72,22 @@ def measures_of(summary: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(measure for reading in ordered for measure in reading["measures"]))
 
 
+def reading_name(reading: str) -> str:
+    """A reading for people: `f_r` as it is, `zero_shot` as zero-shot."""
+    return reading if reading in ("f_r", "f_g") else spoken(reading)
+
+
+def method_name(summary: Mapping[str, Any]) -> str:
+    """The method for people."""
+    return {"gmail": "GMAIL"}.get(summary["method"], str(summary["method"]))
+
+
 def sentence(summary: Mapping[str, Any]) -> str:
     """What was done, in one sentence."""
     pictures = summary["pictures"]
     counts = [(pictures.get("generated", 0), "generated"), (pictures.get("real", 0), "real")]
     learnt = " and ".join(f"{count:,} {origin} pictures" for count, origin in counts if count) or "no pictures"
-    done = _DONE.get(summary["method"], f"was trained by {summary['method']} on")
+    done = _DONE.get(summary["method"], f"was trained by {method_name(summary)} on")
     tested = max((one["count"] for one in _headline_measures(summary).values()), default=0)
     then = f"then measured on {tested:,} real pictures" if tested else "and not measured on real pictures"
     return f"{Path(str(summary['encoder'])).name} {done} {learnt}, {then}."
@@ -98,7 +108,7 @@ def verdict(summary: Mapping[str, Any], values: Values | None = None) -> str:
         if key in line.changes:
             told += f", a difference of {measure.change(line.changes[key])}, {_weighed(line.changes[key])}"
         parts.append(told)
-    return f"Read as {spoken(line.reading)}: {'. '.join(parts)}."
+    return f"Read as {reading_name(line.reading)}: {'. '.join(parts)}."
 
 
 def limitations(summary: Mapping[str, Any]) -> list[str]:
@@ -116,7 +126,7 @@ def limitations(summary: Mapping[str, Any]) -> list[str]:
     readings = [name for name in summary["readings"] if name not in BASELINES]
     if len(readings) > 1:
         found.append(
-            f"{spoken(summary['headline'])} is the reading that the recipe named beforehand. To pick the best of the "
+            f"{reading_name(summary['headline'])} is the reading that the recipe named beforehand. To pick the best of the "
             f"{len(readings)} readings by these numbers would be to choose on the test set."
         )
     if any("recall@" in measure for measure in measures):
@@ -141,7 +151,11 @@ def markdown(summary: Mapping[str, Any], values: Values | None = None) -> str:
     out += [f"| reading | {' | '.join(plain_text(Measure(key).name) for key in keys)} | |"]
     out += [f"|---|{'---:|' * len(keys)}---|"]
     for line in lines(summary, values):
-        cells = [f"**{plain_text(spoken(line.reading))}**" if line.is_headline else plain_text(spoken(line.reading))]
+        cells = [
+            f"**{plain_text(reading_name(line.reading))}**"
+            if line.is_headline
+            else plain_text(reading_name(line.reading))
+        ]
         for key in keys:
             cell = Measure(key).interval(line.measures[key]) if key in line.measures else "–"
             if key in line.changes:

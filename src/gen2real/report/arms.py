@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -143,46 +144,56 @@ class Arm:
         ]
 
     def loss_curve(self) -> Chart | None:
-        """The loss at each logged update of the first seed, stage after stage."""
-        path = self.first.folder / "metrics.jsonl"
-        if not path.exists():
-            return None
-        rows = _rows(path.read_text(encoding="utf-8").splitlines())
-        stages = list(dict.fromkeys(row["stage"] for row in rows))
-        if len(rows) < 2:
-            return None
-        series, start = [], 0
-        for stage in stages:
-            own = [row for row in rows if row["stage"] == stage]
-            points = [_exact(start + row["step"], row["loss"]) for row in own]
-            series.append(
-                Series(f"loss, {stage.replace('-', ' ')}", "real" if stage == stages[-1] else "generated", points)
-            )
-            start += own[-1]["step"]
-        told = f"Training loss, from {rows[0]['loss']:.3g} to {rows[-1]['loss']:.3g} over {start} updates."
-        return line_chart(series, x_label="update", y_label="loss", summary=told, most_dots=0)
+        """The first seed's."""
+        return loss_curve(self.first.folder)
 
     def seconds(self) -> float:
         """Of training, a seed."""
-        return float(np.mean([result.summary["cost"]["training_seconds"] for result in self.results]))
+        return training_seconds([result.summary for result in self.results])
 
 
-def maps(plane: Mapping[str, Tensor]) -> list[tuple[str, Scatter]]:
-    """Generated and real pictures on `Result.plane`, before and after tuning."""
+def loss_curve(run: Path) -> Chart | None:
+    """The loss at each logged update of a run, stage after stage; None where fewer than two were logged."""
+    path = run / "metrics.jsonl"
+    if not path.exists():
+        return None
+    rows = _rows(path.read_text(encoding="utf-8").splitlines())
+    stages = list(dict.fromkeys(row["stage"] for row in rows))
+    if len(rows) < 2:
+        return None
+    series, start = [], 0
+    for stage in stages:
+        own = [row for row in rows if row["stage"] == stage]
+        points = [_exact(start + row["step"], row["loss"]) for row in own]
+        series.append(
+            Series(f"loss, {stage.replace('-', ' ')}", "real" if stage == stages[-1] else "generated", points)
+        )
+        start += own[-1]["step"]
+    told = f"Training loss, from {rows[0]['loss']:.3g} to {rows[-1]['loss']:.3g} over {start} updates."
+    return line_chart(series, x_label="update", y_label="loss", summary=told, most_dots=0)
+
+
+def training_seconds(summaries: Sequence[Mapping[str, Any]]) -> float:
+    """The mean over the runs of an arm."""
+    return float(np.mean([summary["cost"]["training_seconds"] for summary in summaries]))
+
+
+def maps(plane: Mapping[str, Tensor], work: str = "tuning") -> list[tuple[str, Scatter]]:
+    """Generated and real pictures on `Result.plane`, before and after the `work`."""
     ends = [end for end in ("zero_shot", "tuned") if f"real.{end}" in plane]
     if not ends:
         return []
     places = np.concatenate([plane[f"{side}.{end}"].numpy() for side in ("generated", "real") for end in ends])
     low, high = places.min(axis=0).tolist(), places.max(axis=0).tolist()
     window = (low[0], high[0], low[1], high[1])
-    titles = {"zero_shot": "before tuning" if len(ends) > 1 else "the image encoder, which was not tuned"}
+    titles = {"zero_shot": f"before {work}" if len(ends) > 1 else "the image encoder, which was not tuned"}
     drawn = []
     for end in ends:
         groups = []
         for side, name in (("generated", "generated"), ("real", "real")):
             own = [(float(x), float(y)) for x, y in plane[f"{side}.{end}"].tolist()]
             groups.append((name, side, own))
-        title = titles.get(end, "after tuning")
+        title = titles.get(end, f"after {work}")
         told = f"Features {title}: {len(groups[0][2])} generated and {len(groups[1][2])} real pictures as points."
         drawn.append((title, scatter(groups, window=window, summary=told)))
     return drawn

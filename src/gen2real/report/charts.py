@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gen2real.evaluation.statistics import Interval
+
 # In units of the drawing. It is shown between 330 and 480 pixels wide, so that a letter of 13 stays legible on a phone.
 WIDTH, HEIGHT = 400, 270
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 12, 44
@@ -69,21 +71,30 @@ class Series:
 
 
 def line_chart(
-    series: Sequence[Series], *, x_label: str, y_label: str, summary: str, percent: bool = False, most_dots: int = 30
+    series: Sequence[Series],
+    *,
+    x_label: str,
+    y_label: str,
+    summary: str,
+    percent: bool = False,
+    most_dots: int = 30,
+    log_x: bool = False,
 ) -> Chart:
     """Lines with bands; the axes hold every point and band, and end at round numbers.
 
     percent: y is a share of 1 and is labelled in percent. most_dots: series with more points than that have none.
+    log_x: equal ratios are equally far apart, and each x > 0 that has a point has a tick.
     """
     points = [point for one in series for point in one.points]
-    x_low, x_high = min(point.x for point in points), max(point.x for point in points)
     scale = 100 if percent else 1
     y_values = ticks(scale * min(point.low for point in points), scale * max(point.high for point in points))
-    x_values = ticks(x_low, x_high)
-    x_low, x_high = min(x_low, x_values[0]), max(x_high, x_values[-1])
+    placed = math.log if log_x else float
+    given = sorted({point.x for point in points})
+    x_values = given if log_x else ticks(given[0], given[-1])
+    x_low, x_high = placed(min(given[0], x_values[0])), placed(max(given[-1], x_values[-1]))
 
     def at(x: float, y: float) -> tuple[float, float]:
-        across = (x - x_low) / ((x_high - x_low) or 1)
+        across = (placed(x) - x_low) / (x_high - x_low) if x_high > x_low else 0.5
         up = (scale * y - y_values[0]) / (y_values[-1] - y_values[0])
         return (
             round(LEFT + across * (WIDTH - LEFT - RIGHT), 1),
@@ -93,8 +104,8 @@ def line_chart(
     return Chart(
         x_label=x_label,
         y_label=y_label,
-        x_ticks=tuple(Tick(at(value, 0)[0], f"{value:g}") for value in x_values),
-        y_ticks=tuple(Tick(at(0, value / scale)[1], f"{value:g}") for value in y_values),
+        x_ticks=tuple(Tick(at(value, 0)[0], f"{value:,.0f}" if log_x else f"{value:g}") for value in x_values),
+        y_ticks=tuple(Tick(at(given[0], value / scale)[1], f"{value:g}") for value in y_values),
         lines=tuple(_line(one, at, most_dots) for one in series),
         summary=summary,
     )
@@ -155,3 +166,67 @@ def scatter(
         return round(side / 2 + scale * (x - x_middle), 1), round(side / 2 - scale * (y - y_middle), 1)
 
     return Scatter(tuple((name, kind, tuple(at(point) for point in own)) for name, kind, own in groups), summary, side)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """An interval from x_low to x_high at height y, its mean at x. told: what a pointer is told."""
+
+    kind: str
+    x_low: float
+    x: float
+    x_high: float
+    y: float
+    told: str
+
+
+@dataclass(frozen=True)
+class IntervalChart:
+    """Intervals below each other on one axis. labels: (height, text), one a group."""
+
+    bars: tuple[Bar, ...]
+    labels: tuple[tuple[float, str], ...]
+    kinds: tuple[tuple[str, str], ...]
+    x_ticks: tuple[Tick, ...]
+    x_label: str
+    summary: str
+    width: int
+    height: int
+    left: int
+    bottom: int
+    top: int = TOP
+
+
+def interval_chart(
+    groups: Sequence[tuple[str, Sequence[tuple[str, str, Interval]]]], *, x_label: str, summary: str
+) -> IntervalChart:
+    """Groups (label, [(name, kind, interval)]) below each other; the axis holds every end and has round numbers."""
+    found = [one for _, own in groups for _, _, one in own]
+    values = ticks(min(one.low for one in found), max(one.high for one in found), about=4)
+    left, row, between = 70, 24, 16
+
+    def at(value: float) -> float:
+        return round(left + (value - values[0]) / (values[-1] - values[0]) * (WIDTH - left - 2 * RIGHT), 1)
+
+    bars, labels, y = [], [], float(TOP)
+    for label, own in groups:
+        labels.append((y + row * len(own) / 2, label))
+        for name, kind, one in own:
+            told = f"{label}, {name}: {one.mean:.3f} [{one.low:.3f}, {one.high:.3f}]"
+            bars.append(Bar(kind, at(one.low), at(one.mean), at(one.high), y + row / 2, told))
+            y += row
+        y += between
+    kinds = {kind: name for _, own in groups for name, kind, _ in own}
+    bottom = round(y)
+    return IntervalChart(
+        tuple(bars),
+        tuple(labels),
+        tuple(kinds.items()),
+        tuple(Tick(at(value), f"{value:g}") for value in values),
+        x_label,
+        summary,
+        WIDTH,
+        bottom + BOTTOM,
+        left,
+        bottom,
+    )

@@ -44,9 +44,9 @@ class Rows:
 
     def __post_init__(self) -> None:
         ends = [end for row in self.rows if row.real is not None for end in (row.real.low, row.real.high, *row.seeds)]
-        # Whole tenths; rounding keeps 0.3 // 0.1 from being 2.
-        object.__setattr__(self, "low", math.floor(round(10 * min(ends, default=0.0), 6)) / 10)
-        object.__setattr__(self, "top", max(math.ceil(round(10 * max(ends, default=1.0), 6)) / 10, self.low + 0.1))
+        low, top = scale(ends)
+        object.__setattr__(self, "low", low)
+        object.__setattr__(self, "top", top)
 
     def having(self, *standings: Standing) -> list[Row]:
         """The rows of these standings."""
@@ -61,6 +61,13 @@ class Rows:
             "seeds": any(len(row.seeds) > 1 for row in self.rows),
             "seconds": any(row.seconds is not None for row in self.rows),
         }
+
+
+def scale(ends: Sequence[float]) -> tuple[float, float]:
+    """Whole tenths that enclose all of `ends`."""
+    # Rounding keeps 0.3 // 0.1 from being 2.
+    low = math.floor(round(10 * min(ends, default=0.0), 6)) / 10
+    return low, max(math.ceil(round(10 * max(ends, default=1.0), 6)) / 10, low + 0.1)
 
 
 def of_readings(result: Result) -> Rows:
@@ -104,7 +111,7 @@ def of_comparison(table: Mapping[str, Any], arms: Sequence[Arm]) -> Rows:
                 top5=None,
                 calibration_error=None,
                 generated=Interval(**row["generated_top1"]),
-                tests={name: _test(test) for name, test in row["against"].items()},
+                tests={name: read_test(test) for name, test in row["against"].items()},
                 seeds=seeds or [row["real_top1"]["mean"] if row["real_top1"] else 0.0] * (row["seeds"] > 1),
                 seconds=row["training_seconds_a_seed"],
             )
@@ -149,6 +156,7 @@ def _same_pictures(one: Arm, other: Arm) -> bool:
     return len(mine) == len(theirs) and bool((mine == theirs).all())
 
 
-def _test(stored: Mapping[str, Any]) -> tuple[PairedTest, float]:
+def read_test(stored: Mapping[str, Any]) -> tuple[PairedTest, float]:
+    """A test of table.json, and its p-value after correction."""
     values = {key: value for key, value in stored.items() if key != "p_value_holm"}
     return PairedTest(**values), float(stored["p_value_holm"])

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gen2real import __version__
 from gen2real.errors import RecipeError
 from gen2real.evaluation.statistics import Interval
 from gen2real.files import read_json
 from gen2real.methods.findings import limitations, sentence, verdict
+from gen2real.methods.measured import KIND
 from gen2real.methods.result import Result
 from gen2real.report.arms import Arm, ClassChange, Confused, maps
+from gen2real.report.frame import PICTURE_BUDGET, Shown, frame, names_of, set_name, tested_against, without_runs
 from gen2real.report.map_again import plane_again
+from gen2real.report.measured_report import measured_comparison, measured_runs
 from gen2real.report.page import percent, points, write_page
 from gen2real.report.pictures import RunPictures, find_pictures
 from gen2real.report.rows import Rows, of_a_run, of_comparison, of_readings, of_runs
-from gen2real.report.thumbnails import Thumbnail, Thumbnails
+from gen2real.report.thumbnails import Thumbnails
 
 REPORT = "report.html"
-PICTURE_BUDGET = 8 * 2**20
-"""Bytes of pictures in a report; beyond, classes are shown without any, and the page says so."""
-
 _A_CLASS, _CONFUSIONS, _CONFUSIONS_AN_ARM = 4, 12, 6
 
 
@@ -48,18 +47,14 @@ def write_report(runs: str | Path | Sequence[str | Path], out: str | Path | None
         raise RecipeError(
             f"{comparisons[0]} is a comparison, which has a report of its own. Give it alone, or give runs only."
         )
-    page = _of_comparison(folders[0]) if comparisons else _of_runs(folders)
-    write_page(target, "report.html.j2", **page)
+    table = read_json(folders[0] / "table.json") if comparisons else None
+    if _measured(folders, table):
+        page = measured_comparison(folders[0], table) if table is not None else measured_runs(folders)
+        write_page(target, "measured.html.j2", **page)
+    else:
+        page = _of_comparison(folders[0], table) if table is not None else _of_runs(folders)
+        write_page(target, "report.html.j2", **page)
     return target
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A picture and what is said of it. thumb: None where it could not be shown."""
-
-    thumb: Thumbnail | None
-    alt: str
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,9 +76,23 @@ class ConfusionPictures:
     example: Shown
 
 
+def _measured(folders: Sequence[Path], table: Mapping[str, Any] | None) -> bool:
+    """Whether the folders are of measured runs. Raises: RecipeError where some are and some are not."""
+    if table is not None:
+        return table.get("kind") == KIND
+    measured = [folder for folder in folders if Result.read(folder).summary.get("kind") == KIND]
+    if measured and len(measured) < len(folders):
+        other = next(folder for folder in folders if folder not in measured)
+        raise RecipeError(
+            f"{measured[0]} is judged by measures and {other} is a classifier: they have no common column. "
+            "Give runs of one sort."
+        )
+    return bool(measured)
+
+
 def _of_runs(folders: Sequence[Path]) -> dict[str, Any]:
     results = [Result.read(folder) for folder in folders]
-    names = _names(folders)
+    names = names_of(folders)
     arms = [of_a_run(result, name) for result, name in zip(results, names, strict=True)]
     if len(results) == 1:
         rows = of_readings(results[0])
@@ -100,22 +109,14 @@ def _of_runs(folders: Sequence[Path]) -> dict[str, Any]:
     return _page(title, lead, rows, arms, folders)
 
 
-def _of_comparison(folder: Path) -> dict[str, Any]:
-    table = read_json(folder / "table.json")
+def _of_comparison(folder: Path, table: Mapping[str, Any]) -> dict[str, Any]:
     arms = []
     for row in table["rows"]:
         runs = [folder / name for name in row.get("runs", {}).values()]
         if runs and all((run / "result.json").exists() for run in runs):
             arms.append(Arm(row["arm"], row["reading"], tuple(Result.read(run) for run in runs)))
     rows = of_comparison(table, arms)
-    missing = (
-        []
-        if len(arms) == len(table["rows"])
-        else [
-            f"{len(table['rows']) - len(arms)} of {len(table['rows'])} arms have no runs beside the table, so only "
-            "their numbers are shown. Run the comparison again: what is finished is only read."
-        ]
-    )
+    missing = without_runs(len(arms), len(table["rows"]))
     best = [row.real for row in rows.having("result") if row.real is not None]
     seeds = max(row["seeds"] for row in table["rows"])
     lead = [
@@ -127,10 +128,7 @@ def _of_comparison(folder: Path) -> dict[str, Any]:
         )
     ]
     if table["against"]:
-        lead.append(
-            f"Every arm is tested against {' and '.join(table['against'])} picture by picture; p-values are corrected "
-            "for the number of arms (Holm)."
-        )
+        lead.append(tested_against(table["against"]))
     return _page(folder.name, lead, rows, arms, [folder], missing)
 
 
@@ -163,34 +161,23 @@ def _page(
                 "summary": arm.first.summary,
             }
         )
-    told = [*missing, *pictures.missing]
     samples = [] if shown is None else _samples(shown, pictures, thumbs)
-    if thumbs.unreadable:
-        told.append(f"{len(thumbs.unreadable)} pictures could not be read and are not shown.")
-    if thumbs.left_out:
-        told.append(
-            f"{thumbs.left_out:,} more pictures are left out: a report holds {PICTURE_BUDGET // 2**20} MiB of them."
-        )
-    recipes = [
-        (folder.name, path.read_text(encoding="utf-8"))
-        for folder in folders
-        if (path := folder / "recipe.yaml").exists()
-    ]
     return {
-        "title": title,
-        "lead": lead,
+        **frame(
+            title=title,
+            lead=lead,
+            folders=folders,
+            thumbs=thumbs,
+            summaries=[result.summary for arm in arms for result in arm.results],
+            missing=[*missing, *pictures.missing],
+            limitations=[] if shown is None else limitations(shown.first.summary),
+        ),
         "rows": rows,
         "panels": panels,
         "samples": samples,
         "samples_arm": shown,
-        "missing": list(dict.fromkeys(told)),
-        "sets": [{**one, "name": Path(one["manifest"]).parent.name} for one in pictures.sets],
-        "recipes": recipes,
+        "sets": [set_name(one) for one in pictures.sets],
         "figures": _figures(rows),
-        "seeds": sorted({result.summary["seed"] for arm in arms for result in arm.results}),
-        "limitations": limitations(shown.first.summary) if shown is not None else [],
-        "environment": arms[0].first.summary["environment"] if arms else {},
-        "version": __version__,
     }
 
 
@@ -270,16 +257,6 @@ def _recipe(arm: Arm) -> dict[str, Any]:
         ingredient = Path(recipe["runs"][0]) / "recipe.json"
         return read_json(ingredient) if ingredient.exists() else {}
     return recipe
-
-
-def _names(folders: Sequence[Path]) -> list[str]:
-    """The folders' names, or as much of their paths as tells them apart."""
-    absolute = [folder.absolute() for folder in folders]
-    for parts in range(1, 20):
-        names = ["/".join(folder.parts[-parts:]) for folder in absolute]
-        if len(set(names)) == len(names):
-            return names
-    return [str(folder) for folder in absolute]
 
 
 def _method(result: Result) -> str:

@@ -1,0 +1,84 @@
+"""Generated pictures against their real partners, before and after alignment: cosines, gap, partners, examples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gen2real.evaluation.statistics import Interval
+from gen2real.report.charts import IntervalChart, interval_chart
+from gen2real.report.frame import Shown
+from gen2real.report.set_pictures import SetPictures
+from gen2real.report.thumbnails import Thumbnails
+
+_ENDS = ("before", "after")
+_PAIRS = (("true pairs", "real", "true_cosine"), ("shuffled pairs", "generated", "shuffled_cosine"))
+
+
+@dataclass(frozen=True)
+class Example:
+    """A generated picture, its real partner, and the real picture that the aligned encoder found for it."""
+
+    generated: Shown
+    real: Shown
+    found: Shown
+    is_partner: bool
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """pairs: held-out ones. rows: (what, before, after), as text. chance: of finding the partner by luck."""
+
+    pairs: int
+    chart: IntervalChart
+    rows: Sequence[tuple[str, str, str]]
+    chance: float
+    examples: Sequence[Example]
+
+
+def alignment_of(summary: Mapping[str, Any], pictures: SetPictures, thumbs: Thumbnails) -> Aligned | None:
+    """What `result.json` says of alignment; None where it says nothing."""
+    told = summary.get("alignment")
+    if not told:
+        return None
+    cosines = {end: [(name, kind, Interval(**told[end][key])) for name, kind, key in _PAIRS] for end in _ENDS}
+    words = "; ".join(
+        f"{end}: {', '.join(f'{name} {one.mean:.3f} [{one.low:.3f}, {one.high:.3f}]' for name, _, one in own)}"
+        for end, own in cosines.items()
+    )
+    chart = interval_chart(
+        list(cosines.items()), x_label="cosine of generated and real", summary=f"Mean cosines. {words}."
+    )
+    recall = {end: Interval(**told[end]["partner_recall@1"]) for end in _ENDS}
+    lead = {end: cosines[end][0][2].mean - cosines[end][1][2].mean for end in _ENDS}
+    rows = [
+        (f"cosine, {name}", *(_cosine(cosines[end][place][2]) for end in _ENDS))
+        for place, (name, _, _) in enumerate(_PAIRS)
+    ]
+    rows += [
+        ("true pairs less shuffled ones", *(f"{lead[end]:+.3f}".replace("-", "−") for end in _ENDS)),
+        ("modality gap: distance of the means", *(f"{told[end]['modality_gap']:.3f}" for end in _ENDS)),
+        ("partner found first (R@1, generated → real)", *(recall[end].percent() for end in _ENDS)),
+    ]
+    examples = [_example(one, pictures, thumbs) for one in told.get("examples", [])]
+    return Aligned(told["pairs"], chart, [(a, b, c) for a, b, c in rows], 1 / max(1, told["pairs"]), examples)
+
+
+def _cosine(one: Interval) -> str:
+    return f"{one.mean:.3f} [{one.low:.3f}, {one.high:.3f}]"
+
+
+def _example(one: Mapping[str, Any], pictures: SetPictures, thumbs: Thumbnails) -> Example:
+    same = one["found"] == one["real"]
+    what = "its partner" if same else "another picture"
+    return Example(
+        pictures.shown("generated", one["generated"], "generated picture", thumbs),
+        pictures.shown("real", one["real"], "its real partner", thumbs),
+        pictures.shown("real", one["found"], f"found by the aligned encoder, {what}", thumbs),
+        same,
+        one["cosine_before"],
+        one["cosine_after"],
+    )

@@ -1,0 +1,179 @@
+"""report.html of runs judged by measures: one, several side by side, or a comparison with its scaling curve."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gen2real.evaluation.statistics import Interval
+from gen2real.methods.measured import Measured
+from gen2real.methods.measured_findings import limitations, method_name, reading_name, sentence, verdict
+from gen2real.methods.measures import Measure
+from gen2real.report.alignment import alignment_of
+from gen2real.report.arms import loss_curve, maps
+from gen2real.report.frame import PICTURE_BUDGET, Shown, frame, names_of, set_name, tested_against, without_runs
+from gen2real.report.measured_rows import (
+    MeasuredArm,
+    Tables,
+    of_comparison,
+    of_readings,
+    of_runs,
+    row_name,
+    scaling_curves,
+)
+from gen2real.report.set_pictures import SetPictures
+from gen2real.report.thumbnails import Thumbnails
+
+_SAMPLES = 24
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A real picture, what people wrote of it, and what each reading or arm did. question: where one was asked."""
+
+    shown: Shown
+    question: str
+    references: Sequence[str]
+    texts: Mapping[str, str]
+
+
+def measured_runs(folders: Sequence[Path]) -> dict[str, Any]:
+    """The facts of a page on one run, or on several side by side; the others are tested against the first."""
+    results = [Measured.read(folder) for folder in folders]
+    names = names_of(folders)
+    arms = [MeasuredArm(name, one.headline, (one,)) for name, one in zip(names, results, strict=True)]
+    if len(arms) > 1:
+        lead = [f"{arm.name}: {sentence(arm.first.summary)}" for arm in arms]
+        return _page(f"{len(arms)} runs", lead, of_runs(arms), arms, folders)
+    summary = results[0].summary
+    lead = [sentence(summary), verdict(summary, results[0].all_values)]
+    return _page(f"{method_name(summary)}: {names[0]}", lead, of_readings(results[0]), arms, folders)
+
+
+def measured_comparison(folder: Path, table: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of a page on a comparison; arms whose runs are not beside the table have their numbers only."""
+    arms = {}
+    for row in table["rows"]:
+        runs = [folder / name for name in row["runs"].values()]
+        if runs and all((run / "result.json").exists() for run in runs):
+            arms[row_name(row)] = MeasuredArm(row_name(row), row["reading"], tuple(Measured.read(run) for run in runs))
+    tables = of_comparison(table, arms)
+    seeds = max(row["seeds"] for row in table["rows"])
+    counts = [row.interval.count for one in tables.leading for row in one.rows if row.interval]
+    lead = [
+        f"{len(table['rows'])} arms were compared over up to {seeds} seeds, each measured on {max(counts):,} real "
+        "pictures."
+    ]
+    if table["against"]:
+        lead.append(tested_against(table["against"]))
+    missing = without_runs(len(arms), len(table["rows"]))
+    return _page(folder.name, lead, tables, list(arms.values()), [folder], missing, table.get("scaling", []))
+
+
+def _page(
+    title: str,
+    lead: Sequence[str],
+    tables: Tables,
+    arms: Sequence[MeasuredArm],
+    folders: Sequence[Path],
+    missing: Sequence[str] = (),
+    scaling: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    thumbs = Thumbnails(budget=PICTURE_BUDGET)
+    sets = list({(one["role"], one["manifest"]): one for arm in arms for one in arm.first.summary["sets"]}.values())
+    pictures = SetPictures(sets)
+    panels = []
+    for arm in arms:
+        plane, summary = arm.first.plane(), arm.first.summary
+        panels.append(
+            {
+                "arm": arm,
+                "summary": summary,
+                "loss": loss_curve(arm.first.folder),
+                "alignment": alignment_of(summary, pictures, thumbs),
+                "maps": maps(plane, "alignment"),
+                "explained": float(plane["explained"].sum()) if plane else 0.0,
+                "no_map": "the run kept none",
+            }
+        )
+    samples = _samples(arms, pictures, thumbs)
+    facts = frame(
+        title=title,
+        lead=lead,
+        folders=folders,
+        thumbs=thumbs,
+        summaries=[result.summary for arm in arms for result in arm.results],
+        missing=[*missing, *pictures.missing],
+        limitations=limitations(arms[-1].first.summary) if arms else [],
+    )
+    return {
+        **facts,
+        "tables": tables,
+        "panels": panels,
+        "samples": samples,
+        "curves": scaling_curves(scaling),
+        "scaling": [(one["arm"], one["size"], Measure(one["measure"]), Interval(**one["interval"])) for one in scaling],
+        "sets": [set_name(one) for one in sets],
+        "figures": _figures(tables) if len(arms) == 1 and tables.of == "reading" else [],
+        "galleries": _galleries(arms),
+    }
+
+
+def _figures(tables: Tables) -> list[dict[str, Any]]:
+    """The numbers that a reader of a single run looks for first."""
+    found: list[dict[str, Any]] = []
+    for table in tables.leading[:2]:
+        headline = next((row for row in table.rows if row.is_headline), None)
+        if headline is None or headline.interval is None:
+            continue
+        measure = table.measure
+        name = f"{measure.name}, {headline.name}"
+        found.append(
+            {
+                "name": name,
+                "value": measure.value(headline.interval.mean),
+                "interval": measure.ends(headline.interval),
+                "main": not found,
+            }
+        )
+        for reference, (test, _) in headline.tests.items():
+            value, _, interval = measure.change(test).partition(" [")
+            found.append({"name": f"less {reference}", "value": value, "interval": f"[{interval}", "main": False})
+    return found
+
+
+def _galleries(arms: Sequence[MeasuredArm]) -> list[str]:
+    """How many pictures and texts were searched, where readings tell it."""
+    told = []
+    for arm in arms:
+        details = arm.first.readings[arm.reading].get("details", {})
+        words = [f"{str(key).replace('_', ' ')} {value:,}" for key, value in details.items() if isinstance(value, int)]
+        if words:
+            told.append(f"{arm.name if len(arms) > 1 else reading_name(arm.reading)}: {', '.join(words)}")
+    return list(dict.fromkeys(told))
+
+
+def _samples(arms: Sequence[MeasuredArm], pictures: SetPictures, thumbs: Thumbnails) -> list[Sample]:
+    """The pictures that runs kept texts of: of one run each reading's, of several each one's headline."""
+    found: dict[tuple[str, str, str], Mapping[str, Any]] = {}
+    texts: dict[tuple[str, str, str], dict[str, str]] = {}
+    for arm in arms:
+        for one in arm.first.summary.get("samples") or []:
+            key = (one["set"], one["id"], one.get("question", ""))
+            found.setdefault(key, one)
+            own = one["captions"]
+            if len(arms) == 1:
+                texts.setdefault(key, {}).update({reading_name(name): text for name, text in own.items()})
+            elif arm.reading in own:
+                texts.setdefault(key, {})[arm.name] = own[arm.reading]
+    return [
+        Sample(
+            pictures.of_set(key[0], key[1], f"real picture {key[1]}", thumbs),
+            key[2],
+            one["references"],
+            texts.get(key, {}),
+        )
+        for key, one in list(found.items())[:_SAMPLES]
+    ]
