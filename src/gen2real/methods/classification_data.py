@@ -14,12 +14,14 @@ from torch import Tensor
 
 from gen2real.config import nearest
 from gen2real.errors import ImageSetError, RecipeError
-from gen2real.imagesets.loading import Pictures, prefetch
+from gen2real.imagesets.loading import Pictures
 from gen2real.imagesets.manifest import ClassName, ImageSet, held_out_rows
 from gen2real.imagesets.sampling import EpochSampler
 from gen2real.imagesets.seeds import row_generator
 from gen2real.imagesets.slugs import unique_slugs
 from gen2real.imagesets.transforms import Augmentation, Preprocess
+from gen2real.methods.batches import SourceBatches
+from gen2real.methods.leaks import refuse_leak
 from gen2real.methods.settings import DataSettings
 from gen2real.prompts import read_class_names
 from gen2real.training.distributed import share
@@ -96,7 +98,8 @@ class ClassificationData:
             self.sources.append(self._pictures(shots, augmentation))
             self.weights.append(settings.real.weight)
         self.evaluation = None if settings.evaluation is None else SealedSet(settings.evaluation, self.classes)
-        self._refuse_leak()
+        if self.evaluation is not None:
+            refuse_leak(self.evaluation.path, [one.image_set for one in [*self.sources, *self.held_out]])
 
     @property
     def class_names(self) -> list[str]:
@@ -125,20 +128,6 @@ class ClassificationData:
         )
         return LabelledPictures(pictures, set_labels(pictures.image_set, self.classes))
 
-    def _refuse_leak(self) -> None:
-        """Picture hashes are content, not labels: a picture to be tested on must not be trained on."""
-        if self.evaluation is None:
-            return
-        tested = set(ImageSet.read(self.evaluation.path).table["sha256"].to_pylist()) - {None}
-        for source in [*self.sources, *self.held_out]:
-            shared = tested & set(source.image_set.table["sha256"].to_pylist())
-            if shared:
-                raise ImageSetError(
-                    f"{len(shared)} picture(s) of {source.image_set.root} are also in the evaluation set "
-                    f"{self.evaluation.path}, byte for byte (first: sha256 {min(shared)[:12]}…). "
-                    "Accuracy on pictures that were trained on says nothing; remove them from one of the two."
-                )
-
 
 @dataclass(frozen=True)
 class Batch:
@@ -161,37 +150,19 @@ class Batch:
         return inputs, self.labels.to(device, non_blocking=True)
 
 
-class PictureBatches:
-    """Augmented pictures by update number. Each row's augmentation is seeded by its place in the whole batch, so
-    neither the number of processes nor that of accumulation steps changes what is seen."""
+class PictureBatches(SourceBatches[Batch]):
+    """Augmented pictures with their classes, by update number."""
 
     def __init__(self, data: ClassificationData, sampler: EpochSampler, *, seed: int, parts: int, workers: int) -> None:
-        self._sources, self._sampler = data.sources, sampler
-        self._seed, self._parts, self._workers = seed, parts, workers
+        super().__init__([one.pictures for one in data.sources], sampler, seed=seed, parts=parts, workers=workers)
+        self._labels = [one.labels for one in data.sources]
 
-    def __call__(self, numbers: range) -> Iterator[tuple[Batch, ...]]:
-        return prefetch(self._make, numbers, workers=self._workers)
-
-    def _make(self, number: int) -> tuple[Batch, ...]:
-        rows = list(enumerate(self._sampler.batch(number)))
-        size = -(-len(rows) // self._parts)
-        return tuple(self._part(number, rows[i : i + size]) for i in range(0, len(rows), size))
-
-    def _part(self, number: int, rows: list[tuple[int, tuple[int, int]]]) -> Batch:
-        own = share(rows)
-        generators = [row_generator(self._seed, number, place) for place, _ in own or rows[:1]]
-        pixels = [
-            self._sources[source].pictures.training([index], generator)
-            for generator, (_, (source, index)) in zip(generators, own or rows[:1], strict=True)
-        ]
-        labels = [int(self._sources[source].labels[index]) for _, (source, index) in own]
-        draws = [int(torch.randint(2**31, (), generator=generator)) for generator in generators[: len(own)]]
-        return Batch(
-            torch.cat(pixels),
-            torch.tensor(labels, dtype=torch.long),
-            torch.tensor(draws, dtype=torch.long),
-            rows=len(rows),
-        )
+    def _batch(
+        self, pixels: Tensor, own: Sequence[tuple[int, int]], generators: Sequence[torch.Generator], rows: int
+    ) -> Batch:
+        labels = [int(self._labels[source][index]) for source, index in own]
+        draws = [int(torch.randint(2**31, (), generator=generator)) for generator in generators]
+        return Batch(pixels, torch.tensor(labels, dtype=torch.long), torch.tensor(draws, dtype=torch.long), rows=rows)
 
 
 class FeatureBatches:

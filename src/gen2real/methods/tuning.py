@@ -11,11 +11,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from gen2real.evaluation.features import FeatureCache, cached_views
 from gen2real.methods.classification_data import Batch, ClassificationData, FeatureBatches, PictureBatches
+from gen2real.methods.fitting import fit
 from gen2real.methods.settings import ClassificationConfig
 from gen2real.models.classifier import TextInitialisedClassifier
 from gen2real.models.dual_encoder import DualEncoder
 from gen2real.training.run_folder import RunFolder
-from gen2real.training.trainer import BatchSource, FitReport, StepFunction, Trainer, parameter_groups
+from gen2real.training.trainer import FitReport, StepFunction
 
 
 def training_features(
@@ -62,7 +63,7 @@ def fit_head(
     batches = FeatureBatches(features, labels, sampler, seed=config.seed, parts=config.training.accumulation)
     rates = {"head": (head, config.optimizer.head_lr or config.optimizer.lr)}
     steps = config.training.total_steps(sampler.steps_per_epoch)
-    report = _fit({"classifier": head}, rates, batches, steps, step, folder, config, stage=stage, quiet=quiet)
+    report = fit({"classifier": head}, rates, batches, steps, step, folder, config, stage=stage, quiet=quiet)
     with torch.no_grad():
         classifier.head.weight.copy_(head.head.weight)
         classifier.head.bias.copy_(head.head.bias)
@@ -89,41 +90,10 @@ def fit_encoder(
         data, sampler, seed=config.seed, parts=training.accumulation, workers=training.loader_workers
     )
     steps = training.total_steps(sampler.steps_per_epoch)
-    report = _fit(models, rates, batches, steps, step, folder, config, stage=stage, quiet=quiet)
+    report = fit(models, rates, batches, steps, step, folder, config, stage=stage, quiet=quiet)
     for model in models.values():
         model.eval()
     return report
-
-
-def _fit(
-    models: Mapping[str, nn.Module],
-    rates: Mapping[str, tuple[nn.Module, float]],
-    batches: BatchSource[Batch],
-    steps: int,
-    step: StepFunction[Batch],
-    folder: RunFolder,
-    config: ClassificationConfig,
-    *,
-    stage: str,
-    quiet: bool,
-) -> FitReport:
-    optimizer = config.optimizer
-    groups = parameter_groups(
-        rates, weight_decay=optimizer.weight_decay, decay_norms_and_biases=optimizer.decay_norms_and_biases
-    )
-    return Trainer(
-        folder,
-        models=models,
-        groups=groups,
-        step=step,
-        batches=batches,
-        steps=steps,
-        optimizer=optimizer,
-        schedule=config.schedule,
-        training=config.training,
-        stage=stage,
-        quiet=quiet,
-    ).fit()
 
 
 def training_mode(model: nn.Module, *, freeze_batch_norm: bool) -> None:
