@@ -11,6 +11,7 @@ captioner.py               Captioner (mapper + language model), prefix_mappers.p
 captioner_folder.py        save_captioner, load_captioner
 folder.py                  save_classifier, load_classifier
 aligned.py                 ShiftedTower, Aligned, save_aligned, load_aligned
+long_text.py               stretch_positions
 
 The names are imported when first used, so that importing this package costs nothing.
 """
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from gen2real.models.classifier import TextInitialisedClassifier, text_head
     from gen2real.models.dual_encoder import DualEncoder, load_dual_encoder
     from gen2real.models.folder import LoadedClassifier, is_model_folder, load_classifier, save_classifier
+    from gen2real.models.long_text import stretch_positions
     from gen2real.models.towers import TwoTowers
     from gen2real.models.weights import greedy_soup, interpolate, uniform_soup
 
@@ -67,6 +69,7 @@ __all__ = [
     "save_captioner",
     "save_classifier",
     "shift_of",
+    "stretch_positions",
     "text_head",
     "uniform_soup",
 ]
@@ -99,6 +102,7 @@ _ROOM_OF = {
     "save_captioner": "captioner_folder",
     "save_classifier": "folder",
     "shift_of": "aligned",
+    "stretch_positions": "long_text",
     "text_head": "classifier",
     "uniform_soup": "weights",
 }
