@@ -21,6 +21,7 @@ from gen2real.errors import Gen2RealError
 if TYPE_CHECKING:
     from gen2real.evaluation.classification import Classification
     from gen2real.evaluation.retrieval import Retrieval
+    from gen2real.methods.measured import Measured
     from gen2real.methods.result import Result
     from gen2real.methods.settings import CompareConfig
 
@@ -98,7 +99,10 @@ def train(
     result = run(config, quiet=json or not _is_first_process())
     if result is not None:
         page = report_on(result.folder)
-        _say({"output": str(result.folder), "report": page, **result.summary}, _told(result, page), json)
+        if json:
+            _say({"output": str(result.folder), "report": page, **result.summary}, "", json)
+        else:
+            _tell(result, page)
 
 
 @app.command
@@ -117,9 +121,10 @@ def compare(
 ) -> None:
     """Run arms × seeds and print one table: means, intervals, paired tests. Finished runs are not done again.
 
-    The arms of several recipes are named after their files; the first one's zero-shot reading is an arm too.
+    The arms of several recipes are named after their files; a classifier's first recipe, read zero-shot, is an arm too.
     """
     config = _comparison(recipes, set, seeds, output, against)
+    from gen2real.comparison import MeasuredTable
     from gen2real.comparison import compare as run_comparison
 
     quiet = json or not _is_first_process()
@@ -130,8 +135,12 @@ def compare(
     if json:
         _say({**table.to_json(), "report": page}, "", json)
         return
-    heads, lines = table.cells()
-    _print_table(heads, lines)
+    if isinstance(table, MeasuredTable):
+        for measure in table.measures:
+            _print_table(*table.cells(measure))
+            print()
+    else:
+        _print_table(*table.cells())
     print(f"{config.output / 'table.md'}, table.csv and table.json hold the same.")
     if page is not None:
         print(f"the report: {page}")
@@ -356,7 +365,8 @@ def _comparison(
     """The comparison of one recipe of method compare, or of several recipes that are arms."""
     from gen2real.config import load_recipe, parse_config
     from gen2real.errors import RecipeError
-    from gen2real.methods.settings import CompareConfig
+    from gen2real.methods import CONFIGS
+    from gen2real.methods.settings import ClassificationConfig, CompareConfig
     from gen2real.recipe import Recipe, read_recipe
 
     if len(recipes) == 1 and read_recipe(recipes[0]).values.get("method") == "compare":
@@ -374,7 +384,8 @@ def _comparison(
     arms: dict[str, Any] = {path.stem: {"recipe": str(path)} for path in recipes}
     if len(arms) < len(recipes):
         raise RecipeError("two recipes have the same file name; arms are named after their files, so rename one")
-    if "zero_shot" not in arms:
+    first = CONFIGS.get(str(read_recipe(recipes[0]).values.get("method")))
+    if "zero_shot" not in arms and first is not None and issubclass(first, ClassificationConfig):
         arms = {"zero_shot": {"recipe": str(recipes[0]), "reading": "zero_shot"}, **arms}
     changes = Recipe("gen2real compare")
     for text in overrides:
@@ -386,7 +397,7 @@ def _comparison(
         "seeds": list(range(5 if seeds is None else seeds)),
         "arms": arms,
         "set": changes.values,
-        "against": list(dict.fromkeys(["zero_shot", *against])),
+        "against": list(dict.fromkeys(["zero_shot" if "zero_shot" in arms else recipes[0].stem, *against])),
     }
     return parse_config(CompareConfig, values, source="gen2real compare")
 
@@ -439,8 +450,37 @@ def _print_retrieval(found: Retrieval) -> None:
     _print_table(["measure", "pictures → texts", "texts → pictures"], lines)
 
 
-def _told(result: Result, page: str | None) -> str:
+def _tell(result: Result | Measured, page: str | None) -> None:
     """A finished run in a few lines."""
+    from gen2real.methods.measured import Measured
+
+    if isinstance(result, Measured):
+        _tell_measures(result)
+    else:
+        print("\n".join(_top1_lines(result)))
+    print(f"the run: {result.folder}")
+    saved = result.folder / "model"
+    print(f"the model: {saved}" if saved.exists() else "no model folder was asked for (save_model: false)")
+    if page is not None:
+        print(f"the report: {page}")
+
+
+def _tell_measures(result: Measured) -> None:
+    """Readings × measures, and what came out."""
+    from gen2real.evaluation.statistics import Interval
+    from gen2real.methods.measured_findings import measures_of, reading_name, verdict
+    from gen2real.methods.measures import Measure
+
+    lines = []
+    for key in measures_of(result.summary):
+        found = [reading["measures"].get(key) for reading in result.readings.values()]
+        cells = ["–" if one is None else Measure(key).interval(Interval(**one)) for one in found]
+        lines.append([Measure(key).name, *cells])
+    _print_table(["measure", *map(reading_name, result.readings)], lines)
+    print(verdict(result.summary, result.all_values))
+
+
+def _top1_lines(result: Result) -> list[str]:
     lines = []
     for name, reading in result.readings.items():
         measured = reading.get("real") or reading["generated"]
@@ -451,10 +491,7 @@ def _told(result: Result, page: str | None) -> str:
             f"{name:>24}  alpha {reading['alpha']:.2g}  top-1 on {on} "
             f"{100 * top1['mean']:.1f} % [{100 * top1['low']:.1f}, {100 * top1['high']:.1f}]{remark}"
         )
-    saved = result.folder / "model"
-    end = f"the model: {saved}" if saved.exists() else "no model folder was asked for (save_model: false)"
-    report = [] if page is None else [f"the report: {page}"]
-    return "\n".join([*lines, f"the run: {result.folder}", end, *report])
+    return lines
 
 
 if __name__ == "__main__":

@@ -106,9 +106,9 @@ class MeasuredTable:
         }
         return table | ({"scaling": [point.to_json() for point in self.scaling]} if self.scaling else {})
 
-    def cells(self) -> tuple[list[str], list[list[str]]]:
-        """Heads and lines for people; values are shown × 100."""
-        columns = [Measure(key) for key in self.measures]
+    def cells(self, *measures: str) -> tuple[list[str], list[list[str]]]:
+        """Heads and lines for people, of these measures or of all; values are shown × 100."""
+        columns = [Measure(key) for key in measures or self.measures]
         heads = ["arm", "seeds"]
         for measure in columns:
             heads.append(measure.name)
