@@ -90,7 +90,8 @@ class RealShots(SourceSettings):
     shots: int | None = Field(16, ge=1)
 
 
-def _as_source(value: Any) -> Any:
+def as_source(value: Any) -> Any:
+    """A path alone stands for `{path: …}`."""
     return {"path": value} if isinstance(value, str) else value
 
 
@@ -117,8 +118,8 @@ class DataSettings(Config):
     chosen. `evaluation` is real: until training has ended, only its class names are read.
     """
 
-    generated: tuple[Annotated[SourceSettings, BeforeValidator(_as_source)], ...]
-    real: Annotated[RealShots | None, BeforeValidator(_as_source)] = None
+    generated: tuple[Annotated[SourceSettings, BeforeValidator(as_source)], ...]
+    real: Annotated[RealShots | None, BeforeValidator(as_source)] = None
     class_names: RecipePath | None = Field(None, description="one name a line; None: those of the generated sets")
     holdout: float = Field(0.1, ge=0, lt=1)
     held_out: RecipePath | None = None
