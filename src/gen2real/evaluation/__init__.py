@@ -3,6 +3,8 @@
 statistics.py      intervals, paired tests, several arms at once
 classification.py  accuracy, per class, calibration, confusions
 retrieval.py       pictures find texts and texts pictures: recall at k, median rank
+captioning.py      captions against references: BLEU-4, ROUGE-L, CIDEr-D (caption_words.py, caption_measures.py)
+questions.py       answers to questions about pictures: VQA v2's accuracy
 distances.py       Fréchet, kernel (KID), CMMD, modality gap, precision and recall
 two_sample.py      can a linear classifier tell two sets apart?
 gap.py             all of these between a generated and a real set, with a reading
@@ -10,6 +12,7 @@ diversity.py       magnitude, direction, effective rank
 features.py        pictures -> features by an encoder, cached on disk; import it by its own name, it needs models
 """
 
+from gen2real.evaluation.captioning import CaptionScores, caption_scores
 from gen2real.evaluation.classification import ClassAccuracy, Classification, Confusion, classification_metrics
 from gen2real.evaluation.distances import (
     Frechet,
@@ -25,6 +28,7 @@ from gen2real.evaluation.distances import (
 )
 from gen2real.evaluation.diversity import Diversity, direction, effective_rank, magnitude, measure_diversity
 from gen2real.evaluation.gap import ClassGap, GapReport, measure_gap
+from gen2real.evaluation.questions import normalised_answer, question_scores
 from gen2real.evaluation.retrieval import (
     Ranking,
     Retrieval,
@@ -46,6 +50,7 @@ from gen2real.evaluation.statistics import (
 from gen2real.evaluation.two_sample import TwoSampleTest, two_sample_test
 
 __all__ = [
+    "CaptionScores",
     "ClassAccuracy",
     "ClassGap",
     "Classification",
@@ -64,6 +69,7 @@ __all__ = [
     "TwoSampleTest",
     "bootstrap_interval",
     "caption_positives",
+    "caption_scores",
     "classification_metrics",
     "cmmd",
     "direction",
@@ -77,10 +83,12 @@ __all__ = [
     "measure_diversity",
     "measure_gap",
     "modality_gap",
+    "normalised_answer",
     "paired_bootstrap",
     "picture_values",
     "precision_recall",
     "proportion_interval",
+    "question_scores",
     "retrieval_metrics",
     "seed_interval",
     "two_sample_test",
