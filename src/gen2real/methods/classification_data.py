@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gen2real.config import nearest
-from gen2real.errors import ImageSetError, RecipeError
+from gen2real.errors import ImageSetError
 from gen2real.imagesets.loading import Pictures
 from gen2real.imagesets.manifest import ClassName, ImageSet, held_out_rows
 from gen2real.imagesets.sampling import EpochSampler
@@ -22,6 +22,7 @@ from gen2real.imagesets.slugs import unique_slugs
 from gen2real.imagesets.transforms import Augmentation, Preprocess
 from gen2real.methods.batches import SourceBatches
 from gen2real.methods.leaks import refuse_leak
+from gen2real.methods.origins import origin_checked
 from gen2real.methods.settings import DataSettings
 from gen2real.prompts import read_class_names
 from gen2real.training.distributed import share
@@ -75,10 +76,10 @@ class ClassificationData:
         sets = [ImageSet.read(source.path).kept() for source in settings.generated]
         self.classes = _class_list(settings.class_names, sets[0])
         labels = [set_labels(one, self.classes) for one in sets]
-        generated = [_origin_checked(one, "generated") for one in sets]
+        generated = [origin_checked(one, "generated") for one in sets]
         held_out: list[LabelledPictures] = []
         if settings.held_out is not None:
-            held_out = [self._pictures(_origin_checked(ImageSet.read(settings.held_out).kept(), "generated"), None)]
+            held_out = [self._pictures(origin_checked(ImageSet.read(settings.held_out).kept(), "generated"), None)]
         elif settings.holdout > 0:
             ids = [f"{place}/{row}" for place, one in enumerate(sets) for row in one.ids]
             out = held_out_rows(ids, np.concatenate(labels), settings.holdout, seed=0)
@@ -248,17 +249,6 @@ def _class_list(names: Path | None, first: ImageSet) -> tuple[ClassName, ...]:
         return tuple(first.classes)
     read = read_class_names(names)
     return tuple(ClassName(label, name) for label, name in zip(unique_slugs(read), read, strict=True))
-
-
-def _origin_checked(one: ImageSet, expected: str) -> ImageSet:
-    """Name-only means name-only: real pictures enter through data.real, where the result says so."""
-    others = sum(origin != expected for origin in one.table["origin"].to_pylist())
-    if others:
-        raise RecipeError(
-            f"{others} of the {len(one)} pictures in {one.manifest} are not of origin {expected!r}. Real pictures to "
-            "learn from belong under data.real; where these are generated, import them with --origin generated."
-        )
-    return one
 
 
 def _shots(one: ImageSet, shots: int | None, seed: int) -> ImageSet:
