@@ -33,8 +33,8 @@ class Measure:
     def name(self) -> str:
         """R@1 with its direction, CIDEr-D, top-1; a key that is not known, with its underscores as spaces."""
         if recall := _RECALL.fullmatch(self.key):
-            before = f"{recall['before'].replace('_', ' ')}, " if recall["before"] else ""
-            return f"{before}{_WAYS[recall['way']]} R@{recall['k']}"
+            before = f", {recall['before'].replace('_', ' ')}" if recall["before"] else ""
+            return f"R@{recall['k']} {_WAYS[recall['way']]}{before}"
         return _PERCENT.get(self.key) or _SCORES.get(self.key) or self.key.replace("_", " ")
 
     @property

@@ -13,6 +13,9 @@ from gen2real.report.set_pictures import SetPictures
 from gen2real.report.thumbnails import Thumbnails
 
 _ENDS = ("before", "after")
+Told = tuple[str, str]
+"""A number and its interval, as text."""
+
 _PAIRS = (("true pairs", "real", "true_cosine"), ("shuffled pairs", "generated", "shuffled_cosine"))
 
 
@@ -30,11 +33,14 @@ class Example:
 
 @dataclass(frozen=True)
 class Aligned:
-    """pairs: held-out ones. rows: (what, before, after), as text. chance: of finding the partner by luck."""
+    """pairs: held-out ones. rows: (what, before, after), the two as number and interval in text.
+
+    chance: of finding the partner by luck.
+    """
 
     pairs: int
     chart: IntervalChart
-    rows: Sequence[tuple[str, str, str]]
+    rows: Sequence[tuple[str, Told, Told]]
     chance: float
     examples: Sequence[Example]
 
@@ -52,23 +58,31 @@ def alignment_of(summary: Mapping[str, Any], pictures: SetPictures, thumbs: Thum
     chart = interval_chart(
         list(cosines.items()), x_label="cosine of generated and real", summary=f"Mean cosines. {words}."
     )
-    recall = {end: Interval(**told[end]["partner_recall@1"]) for end in _ENDS}
-    lead = {end: cosines[end][0][2].mean - cosines[end][1][2].mean for end in _ENDS}
-    rows = [
-        (f"cosine, {name}", *(_cosine(cosines[end][place][2]) for end in _ENDS))
-        for place, (name, _, _) in enumerate(_PAIRS)
-    ]
-    rows += [
-        ("true pairs less shuffled ones", *(f"{lead[end]:+.3f}".replace("-", "−") for end in _ENDS)),
-        ("modality gap: distance of the means", *(f"{told[end]['modality_gap']:.3f}" for end in _ENDS)),
-        ("partner found first (R@1, generated → real)", *(recall[end].percent() for end in _ENDS)),
-    ]
+    before, after = (_numbers(told[end], cosines[end]) for end in _ENDS)
+    rows = [(name, before[name], after[name]) for name in before]
     examples = [_example(one, pictures, thumbs) for one in told.get("examples", [])]
-    return Aligned(told["pairs"], chart, [(a, b, c) for a, b, c in rows], 1 / max(1, told["pairs"]), examples)
+    return Aligned(told["pairs"], chart, rows, 1 / max(1, told["pairs"]), examples)
 
 
-def _cosine(one: Interval) -> str:
-    return f"{one.mean:.3f} [{one.low:.3f}, {one.high:.3f}]"
+def _numbers(told: Mapping[str, Any], cosines: Sequence[tuple[str, str, Interval]]) -> dict[str, Told]:
+    """The table's rows at one end."""
+    (_, _, true), (_, _, shuffled) = cosines
+    return {
+        "cosine, true pairs": _cosine(true),
+        "cosine, shuffled pairs": _cosine(shuffled),
+        "true pairs less shuffled ones": (f"{true.mean - shuffled.mean:+.3f}".replace("-", "−"), ""),
+        "modality gap: distance of the means": (f"{told['modality_gap']:.3f}", ""),
+        "partner found first (R@1, generated → real)": _share(Interval(**told["partner_recall@1"])),
+    }
+
+
+def _cosine(one: Interval) -> Told:
+    return f"{one.mean:.3f}", f"[{one.low:.3f}, {one.high:.3f}]"
+
+
+def _share(one: Interval) -> Told:
+    value, _, ends = one.percent().partition(" [")
+    return value, f"[{ends}"
 
 
 def _example(one: Mapping[str, Any], pictures: SetPictures, thumbs: Thumbnails) -> Example:

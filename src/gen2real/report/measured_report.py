@@ -62,9 +62,10 @@ def measured_comparison(folder: Path, table: Mapping[str, Any]) -> dict[str, Any
     tables = of_comparison(table, arms)
     seeds = max(row["seeds"] for row in table["rows"])
     counts = [row.interval.count for one in tables.leading for row in one.rows if row.interval]
+    names, sizes = ({row[key] for row in table["rows"]} - {None} for key in ("arm", "size"))
+    of = f" at {len(sizes)} sizes" if sizes else ""
     lead = [
-        f"{len(table['rows'])} arms were compared over up to {seeds} seeds, each measured on {max(counts):,} real "
-        "pictures."
+        f"{len(names)} arms{of} were compared over up to {seeds} seeds, each measured on {max(counts):,} real pictures."
     ]
     if table["against"]:
         lead.append(tested_against(table["against"]))
@@ -98,6 +99,7 @@ def _page(
                 "no_map": "the run kept none",
             }
         )
+    measured = [arm for arm in arms if arm.measured]
     samples = _samples(arms, pictures, thumbs)
     facts = frame(
         title=title,
@@ -106,7 +108,7 @@ def _page(
         thumbs=thumbs,
         summaries=[result.summary for arm in arms for result in arm.results],
         missing=[*missing, *pictures.missing],
-        limitations=limitations(arms[-1].first.summary) if arms else [],
+        limitations=limitations(measured[-1].first.summary) if measured else [],
     )
     return {
         **facts,
@@ -129,7 +131,11 @@ def _figures(tables: Tables) -> list[dict[str, Any]]:
         if headline is None or headline.interval is None:
             continue
         measure = table.measure
-        name = f"{measure.name}, {headline.name}"
+        changes = [
+            f"{measure.change(test).partition(' [')[0]} against {reference}"
+            for reference, (test, _) in headline.tests.items()
+        ]
+        name = "; ".join([f"{measure.name}, {headline.name}", *changes])
         found.append(
             {
                 "name": name,
@@ -138,9 +144,6 @@ def _figures(tables: Tables) -> list[dict[str, Any]]:
                 "main": not found,
             }
         )
-        for reference, (test, _) in headline.tests.items():
-            value, _, interval = measure.change(test).partition(" [")
-            found.append({"name": f"less {reference}", "value": value, "interval": f"[{interval}", "main": False})
     return found
 
 
@@ -151,8 +154,10 @@ def _galleries(arms: Sequence[MeasuredArm]) -> list[str]:
         details = arm.first.readings[arm.reading].get("details", {})
         words = [f"{str(key).replace('_', ' ')} {value:,}" for key, value in details.items() if isinstance(value, int)]
         if words:
-            told.append(f"{arm.name if len(arms) > 1 else reading_name(arm.reading)}: {', '.join(words)}")
-    return list(dict.fromkeys(told))
+            told.append((arm.name if len(arms) > 1 else reading_name(arm.reading), ", ".join(words)))
+    if len(told) == len(arms) and len({words for _, words in told}) == 1:
+        return [told[0][1]]
+    return [f"{name}: {words}" for name, words in told]
 
 
 def _samples(arms: Sequence[MeasuredArm], pictures: SetPictures, thumbs: Thumbnails) -> list[Sample]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from gen2real.evaluation.statistics import Interval, PairedTest, paired_bootstrap
 from gen2real.methods.findings import Standing, standing_of
-from gen2real.methods.measured import Measured
+from gen2real.methods.measured import KIND, Measured
 from gen2real.methods.measured_findings import baseline_of, lines, measures_of, reading_name
 from gen2real.methods.measures import Measure, leading
 from gen2real.report.arms import training_seconds
@@ -18,7 +18,10 @@ from gen2real.report.rows import read_test, scale
 
 @dataclass(frozen=True)
 class MeasuredArm:
-    """Equal trainings under several seeds, and the reading of them that counts."""
+    """Equal trainings under several seeds, and the reading of them that counts.
+
+    In a comparison an arm may be a classifier's: its results then have answers where others have values.
+    """
 
     name: str
     reading: str
@@ -28,6 +31,11 @@ class MeasuredArm:
     def first(self) -> Measured:
         """The first seed's, for what is shown of one training only."""
         return self.results[0]
+
+    @property
+    def measured(self) -> bool:
+        """Whether the runs have values picture by picture."""
+        return self.first.summary.get("kind") == KIND
 
     def seconds(self) -> float:
         """Of training, a seed."""
@@ -124,7 +132,7 @@ def of_comparison(table: Mapping[str, Any], arms: Mapping[str, MeasuredArm]) -> 
         for row in table["rows"]:
             own, arm = row["measures"].get(key), arms.get(row_name(row))
             seeds = []
-            if own is not None and arm is not None and len(arm.results) > 1:
+            if own is not None and arm is not None and arm.measured and len(arm.results) > 1:
                 values = [result.all_values.get(f"{arm.reading}/{key}") for result in arm.results]
                 seeds = [float(value.mean()) for value in values if value is not None]
             found.append(
