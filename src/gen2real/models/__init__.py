@@ -12,6 +12,10 @@ captioner_folder.py        save_captioner, load_captioner
 folder.py                  save_classifier, load_classifier
 aligned.py                 ShiftedTower, Aligned, save_aligned, load_aligned
 long_text.py               stretch_positions
+multimodal.py              MultimodalModel, load_multimodal; multimodal_processor.py its processor without torchvision
+multimodal_shift.py        with_shift: an alignment in a multimodal model's image tower
+multimodal_folder.py       make_trainable, save_multimodal, merge, save_whole
+supervised.py              Sample, supervise, check_samples: questions with known answers
 
 The names are imported when first used, so that importing this package costs nothing.
 """
@@ -38,6 +42,9 @@ if TYPE_CHECKING:
     from gen2real.models.dual_encoder import DualEncoder, load_dual_encoder
     from gen2real.models.folder import LoadedClassifier, is_model_folder, load_classifier, save_classifier
     from gen2real.models.long_text import stretch_positions
+    from gen2real.models.multimodal import MultimodalModel, load_multimodal
+    from gen2real.models.multimodal_folder import save_multimodal
+    from gen2real.models.multimodal_shift import with_shift
     from gen2real.models.towers import TwoTowers
     from gen2real.models.weights import greedy_soup, interpolate, uniform_soup
 
@@ -47,6 +54,7 @@ __all__ = [
     "DualEncoder",
     "LoadedCaptioner",
     "LoadedClassifier",
+    "MultimodalModel",
     "ShiftedTower",
     "TextInitialisedClassifier",
     "TwoBranches",
@@ -62,16 +70,19 @@ __all__ = [
     "load_classifier",
     "load_decoder",
     "load_dual_encoder",
+    "load_multimodal",
     "merge_lora",
     "new_captioner",
     "save_adapter",
     "save_aligned",
     "save_captioner",
     "save_classifier",
+    "save_multimodal",
     "shift_of",
     "stretch_positions",
     "text_head",
     "uniform_soup",
+    "with_shift",
 ]
 
 _ROOM_OF = {
@@ -84,6 +95,10 @@ _ROOM_OF = {
     "TextInitialisedClassifier": "classifier",
     "TwoBranches": "aligned",
     "TwoTowers": "towers",
+    "MultimodalModel": "multimodal",
+    "load_multimodal": "multimodal",
+    "save_multimodal": "multimodal_folder",
+    "with_shift": "multimodal_shift",
     "add_lora": "adapters",
     "greedy_soup": "weights",
     "interpolate": "weights",

@@ -65,7 +65,7 @@ def add_lora(
         raise ModelError(f"rank must be at least 1; got {rank}.")
     if lora_layers(module):
         raise ModelError("the module has LoRA layers already; call merge_lora(module) first.")
-    chosen = default_targets(module) if targets is None else _matching(module, targets)
+    chosen = default_targets(module) if targets is None else matching(module, targets)
     if not chosen:
         raise ModelError("the module has no linear layer and no convolution that LoRA could adapt.")
     config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=float(dropout), target_modules=chosen, bias="none")
@@ -152,7 +152,11 @@ def _can_adapt(layer: nn.Module) -> bool:
     return isinstance(layer, nn.Linear) or (type(layer) is nn.Conv2d and layer.groups == 1)
 
 
-def _matching(module: nn.Module, targets: Sequence[str]) -> list[str]:
+def matching(module: nn.Module, targets: Sequence[str], *, where: str = "the image tower") -> list[str]:
+    """The names of the layers inside `module` that LoRA targets mean. `where`: what the module is, for people.
+
+    Raises: ModelError for a target that matches nothing; the layers there are get listed.
+    """
     if isinstance(targets, str):
         raise ModelError(f"targets is a list of names; got the string {targets!r}. Write [{targets!r}].")
     names = adaptable(module)
@@ -163,7 +167,7 @@ def _matching(module: nn.Module, targets: Sequence[str]) -> list[str]:
             endings = sorted({name.rpartition(".")[2] for name in names})
             shown = "\n  ".join(names[:40]) + (f"\n  … and {len(names) - 40} more" if len(names) > 40 else "")
             raise ModelError(
-                f"no layer of the image tower matches the LoRA target {target!r}. "
+                f"no layer of {where} matches the LoRA target {target!r}. "
                 f"The endings are {', '.join(endings)}; the layers are:\n  {shown}"
             )
         found.update(dict.fromkeys(matched))

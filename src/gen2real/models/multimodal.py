@@ -1,0 +1,355 @@
+"""Multimodal models, which see pictures and answer: any `AutoModelForImageTextToText` of transformers.
+
+LLaVA-1.5, NeXT and OneVision, Idefics3 and SmolVLM, Qwen2-VL and Qwen2.5-VL: what differs between them (how many tokens
+a picture has, how a conversation is written) is their processor's and chat template's business, and stays there.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from gen2real.errors import ModelError
+from gen2real.files import read_json
+from gen2real.imagesets.decoding import decode
+from gen2real.models.dual_encoder import model_inside
+from gen2real.models.hub_loading import explained, refuse_pickled_checkpoint, without_progress_bars
+from gen2real.models.multimodal_processor import load_processor
+
+MARK = "<image>"
+"""Where a picture stands in a question, whatever the model's own token for it is. A question without one has its
+pictures in front."""
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+Dtype = Literal["float32", "bfloat16", "float16"]
+Branch = Literal["f_r", "f_g"]
+Picture = Image.Image | str | Path
+
+
+class MultimodalModel:
+    """A multimodal model and its processor.
+
+    Attributes:
+        model: the transformers model, in evaluation mode.
+        processor: the transformers processor; its tokenizer pads on the left.
+        name, revision: where the base model came from.
+        shift: ΔW by parameter name inside `vision` for generated pictures (`multimodal_shift.with_shift`); empty where
+            there is no tower of their own for them.
+        made_by: what tuned it, as JSON; empty for a base model.
+    """
+
+    def __init__(self, model: Any, processor: Any, name: str, *, revision: str | None = None) -> None:
+        self.model, self.processor, self.name, self.revision = model, processor, name, revision
+        self.shift: dict[str, Tensor] = {}
+        self.made_by: dict[str, Any] = {}
+        # A tokenizer keeps how it pads as a state, and fails where two threads set it at once.
+        self._tokenizing = threading.Lock()
+        tokenizer = self.tokenizer
+        tokenizer.padding_side = "left"
+        if tokenizer.pad_token is None:
+            # Never attended to and never learnt, so any token does.
+            tokenizer.pad_token = tokenizer.eos_token
+
+    @property
+    def tokenizer(self) -> Any:
+        """The processor's tokenizer."""
+        return self.processor.tokenizer
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's weights are."""
+        return next(self.model.parameters()).device
+
+    @cached_property
+    def vision(self) -> nn.Module:
+        """The image tower. Raises: ModelError where transformers does not know which module it is."""
+        tower = self.model.get_encoder(modality="image")
+        if tower is self.model or tower is self.model.base_model:
+            raise ModelError(f"{self.name} ({type(self.model).__name__}) has no image tower that transformers names.")
+        return tower
+
+    @cached_property
+    def language_model(self) -> nn.Module:
+        """The decoder, without its output layer. Raises: ModelError where transformers does not know which it is."""
+        decoder = self.model.get_decoder()
+        if decoder is self.model or decoder is self.model.base_model:
+            raise ModelError(f"{self.name} ({type(self.model).__name__}) has no decoder that transformers names.")
+        return decoder
+
+    @cached_property
+    def projectors(self) -> list[str]:
+        """Names inside `model` of the modules between image tower and language model.
+
+        Raises: ModelError where there are none.
+        """
+        base, vision, language = self.model.base_model, self.vision, self.language_model
+        found = [child for child in base.children() if child is not vision and child is not language]
+        # Qwen2-VL keeps its own inside the image tower.
+        found += [child for name, child in vision.named_children() if "merger" in name]
+        wanted = {id(child) for child in found if any(True for _ in child.parameters())}
+        names = [name for name, module in self.model.named_modules() if id(module) in wanted]
+        if not names:
+            raise ModelError(f"{self.name} has no module between its image tower and its language model.")
+        return names
+
+    @cached_property
+    def end_tokens(self) -> list[int]:
+        """Tokens that end an answer, the tokenizer's own end of text first."""
+        stated = getattr(self.model.generation_config, "eos_token_id", None)
+        ids = [self.tokenizer.eos_token_id, *(stated if isinstance(stated, list) else [stated])]
+        utterance = getattr(self.processor, "end_of_utterance_token", None)
+        if utterance is not None:
+            ids.append(self.tokenizer.convert_tokens_to_ids(utterance))
+        found = list(dict.fromkeys(token for token in ids if token is not None))
+        if not found:
+            raise ModelError(f"the tokenizer of {self.name} has no token that ends a text; set its eos_token.")
+        return found
+
+    @property
+    def max_length(self) -> int:
+        """Tokens a sample may have, those of its pictures included."""
+        stated = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return min(int(stated or 10**9), int(self.tokenizer.model_max_length or 10**9))
+
+    def prompt(self, question: str, pictures: int = 1) -> str:
+        """The question as the model was taught to read one, up to where its answer begins.
+
+        Args:
+            question: its marks `<image>` say where the pictures stand; without a mark they stand in front.
+            pictures: how many there are.
+        """
+        if not self._has_template:
+            return f"USER: {self._plain(question, pictures)} ASSISTANT:"
+        return str(self.processor.apply_chat_template([_user(question, pictures)], add_generation_prompt=True))
+
+    def answered(self, question: str, answer: str, pictures: int = 1) -> str:
+        """What follows `prompt(question, pictures)` where the model answers so, its end token included.
+
+        A template that ends an answer with nothing (LLaVA-1.5's) is given the tokenizer's end of text.
+        """
+        prompt, text = self.prompt(question, pictures), f" {answer}"
+        if self._has_template:
+            reply = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
+            whole = str(self.processor.apply_chat_template([_user(question, pictures), reply]))
+            # Some templates write an earlier turn otherwise than one that is yet to come.
+            text = whole[len(prompt) :] if whole.startswith(prompt) else answer
+        ends = [self.tokenizer.convert_ids_to_tokens(token) for token in self.end_tokens]
+        places = [text.index(end) + len(end) for end in ends if end in text]
+        return text[: min(places)] if places else text.rstrip() + str(ends[0])
+
+    def token_ids(self, text: str) -> list[int]:
+        """Tokens of a rendered text as the processor makes them, a mark of a picture being one token."""
+        # Too long a text is told of by `supervised.check_samples`, once and with its name.
+        with self._tokenizing:
+            return list(self.tokenizer(text, add_special_tokens=self._adds_special(text), verbose=False)["input_ids"])
+
+    def inputs(self, prompts: Sequence[str], pictures: Sequence[Sequence[Image.Image]]) -> dict[str, Tensor]:
+        """The model's inputs for rendered prompts [N] and each one's pictures, padded on the left.
+
+        Raises: ModelError where a prompt has more or fewer marks than pictures.
+        """
+        images = [list(own) for own in pictures] if any(pictures) else None
+        special = self._adds_special(prompts[0])
+        try:
+            with self._tokenizing:
+                made = self.processor(
+                    images=images, text=list(prompts), padding=True, return_tensors="pt", add_special_tokens=special
+                )
+        except (ValueError, StopIteration, IndexError) as error:
+            raise ModelError(f"the processor of {self.name} refuses these prompts and pictures: {error}") from error
+        return {key: value for key, value in made.items() if isinstance(value, Tensor)}
+
+    def answer(
+        self,
+        pictures: Sequence[Picture | Sequence[Picture]],
+        questions: Sequence[str],
+        *,
+        max_tokens: int = 64,
+        beams: int = 1,
+        batch_size: int = 8,
+        branch: Branch = "f_r",
+    ) -> list[str]:
+        """One answer a question, decoded greedily or with beam search, in batches with a key–value cache.
+
+        Args:
+            pictures: one picture, or a list of them, for each question; files or decoded.
+            max_tokens: of an answer.
+            branch: f_g sends the pictures through W + ΔW, the tower for generated ones.
+
+        Raises: ModelError for other numbers of pictures than of questions or than of marks; Unreadable.
+        """
+        if len(pictures) != len(questions):
+            raise ModelError(f"{len(questions)} questions need as many pictures (or lists); got {len(pictures)}.")
+        told: list[str] = []
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            with torch.inference_mode(), self.through(branch), self.autocast():
+                for start in range(0, len(questions), batch_size):
+                    chosen = slice(start, start + batch_size)
+                    told += self._answer(pictures[chosen], questions[chosen], max_tokens, beams)
+        finally:
+            self.model.train(was_training)
+        return told
+
+    @contextmanager
+    def through(self, branch: Branch) -> Iterator[None]:
+        """Within, the image tower is f_g = W + ΔW, or f_r = W; afterwards it is W again, bit for bit.
+
+        Raises: ModelError for f_g where the tower is being trained: its gradients would be those of W.
+        """
+        if branch == "f_r" or not self.shift:
+            yield
+            return
+        parameters = dict(self.vision.named_parameters())
+        shifted = {name: parameters[name] for name in self.shift}
+        if any(parameter.requires_grad for parameter in shifted.values()):
+            raise ModelError("the image tower is trained and shifted at once; freeze it (requires_grad_(False)).")
+        kept = {name: parameter.data for name, parameter in shifted.items()}
+        try:
+            for name, parameter in shifted.items():
+                # f_g(x) = f(x; W + ΔW)
+                parameter.data = kept[name] + self.shift[name].to(kept[name])
+            yield
+        finally:
+            for name, parameter in shifted.items():
+                parameter.data = kept[name]
+
+    def autocast(self) -> Any:
+        """What a forward pass outside of the trainer runs in: nothing where all weights are float32."""
+        dtypes = {parameter.dtype for parameter in self.model.parameters()}
+        if len(dtypes) == 1:
+            return nullcontext()
+        half = next(dtype for dtype in dtypes if dtype != torch.float32)
+        return torch.autocast(self.device.type, dtype=half)
+
+    def _answer(self, pictures: Sequence[Any], questions: Sequence[str], max_tokens: int, beams: int) -> list[str]:
+        decoded = [[_decoded(one) for one in ([own] if isinstance(own, Picture) else own)] for own in pictures]
+        prompts = [self.prompt(question, len(own)) for question, own in zip(questions, decoded, strict=True)]
+        inputs = {key: value.to(self.device) for key, value in self.inputs(prompts, decoded).items()}
+        made = self.model.generate(
+            **inputs,
+            max_new_tokens=max_tokens,
+            num_beams=beams,
+            do_sample=False,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            use_cache=True,
+            eos_token_id=self.end_tokens,
+            pad_token_id=self.tokenizer.pad_token_id,
+        )
+        answers = self.tokenizer.batch_decode(made[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        return [answer.strip() for answer in answers]
+
+    @property
+    def _has_template(self) -> bool:
+        return bool(getattr(self.processor, "chat_template", None))
+
+    def _adds_special(self, text: str) -> bool:
+        # A template that writes the beginning of text itself must not get a second one.
+        begin = self.tokenizer.bos_token
+        return begin is None or not text.startswith(begin)
+
+    def _plain(self, question: str, pictures: int) -> str:
+        if MARK in question:
+            return question.replace(MARK, self.processor.image_token)
+        return f"{self.processor.image_token}\n" * pictures + question
+
+
+def load_multimodal(
+    name_or_folder: str | Path,
+    *,
+    revision: str | None = None,
+    dtype: Dtype = "float32",
+    base: str | Path | None = None,
+) -> MultimodalModel:
+    """The multimodal model at a hub name or in a folder; a folder or run of `method: multimodal` loads with its base.
+
+    Args:
+        revision: a branch, tag or commit of a hub repository.
+        dtype: of the weights; what was tuned stays float32.
+        base: where the base model of a tuned one lies now, if it has moved.
+
+    Raises: ModelError, with what to type, for what is not there or not multimodal, pickles, weights that lack tensors
+        of the model, and packages that are missing.
+    """
+    folder = model_inside(Path(name_or_folder).expanduser())
+    if is_tuned(folder):
+        from gen2real.models.multimodal_folder import load_tuned
+
+        return load_tuned(folder, dtype=dtype, base=base)
+    return load_base(str(folder) if folder.exists() else str(name_or_folder), revision=revision, dtype=dtype)
+
+
+def load_base(name: str, *, revision: str | None = None, dtype: Dtype = "float32") -> MultimodalModel:
+    """A whole model, as transformers keeps one; `load_multimodal` comes here. Raises: as there."""
+    import transformers
+
+    folder = Path(name)
+    if folder.exists() and not (folder / "config.json").is_file():
+        raise ModelError(f"{name} is not a model folder: it has no config.json. {_WHAT_TO_TYPE}")
+    with without_progress_bars():
+        config = explained(name, transformers.AutoConfig.from_pretrained, revision=revision)
+        known = transformers.AutoModelForImageTextToText._model_mapping
+        if type(config) not in known:
+            raise ModelError(f"{name} is of the type {config.model_type!r}, not a multimodal model. {_WHAT_TO_TYPE}")
+        if folder.is_dir():
+            refuse_pickled_checkpoint(folder)
+        model, report = explained(
+            name,
+            transformers.AutoModelForImageTextToText.from_pretrained,
+            revision=revision,
+            use_safetensors=True,
+            dtype=DTYPES[dtype],
+            output_loading_info=True,
+        )
+        processor = load_processor(name, config, revision=revision)
+    if incomplete := sorted(report["missing_keys"]):
+        raise ModelError(
+            f"the checkpoint {name} lacks {len(incomplete)} tensors of its model "
+            f"({', '.join(map(str, incomplete[:5]))} …); they would be random numbers. Get the whole checkpoint."
+        )
+    for parameter in model.parameters():
+        # As for dual encoders: a tensor mapped from a file starts at any byte, and products then differ in a bit.
+        parameter.data = parameter.data.clone()
+    return MultimodalModel(model.eval(), processor, name, revision=revision)
+
+
+def is_tuned(folder: Path) -> bool:
+    """Whether a folder holds what `save_multimodal` wrote: an adapter that needs its base."""
+    path = folder / "gen2real.json"
+    try:
+        return path.is_file() and read_json(path).get("kind") == "multimodal"
+    except (json.JSONDecodeError, AttributeError):
+        return False
+
+
+def _user(question: str, pictures: int) -> Mapping[str, Any]:
+    picture, pieces = {"type": "image"}, question.split(MARK)
+    if len(pieces) == 1:
+        return {"role": "user", "content": [*[picture] * pictures, {"type": "text", "text": question}]}
+    content: list[dict[str, str]] = []
+    for place, piece in enumerate(pieces):
+        content += [picture] if place else []
+        content += [{"type": "text", "text": piece}] if piece else []
+    return {"role": "user", "content": content}
+
+
+def _decoded(picture: Picture) -> Image.Image:
+    return picture if isinstance(picture, Image.Image) else decode(picture)
+
+
+_WHAT_TO_TYPE = (
+    "Give a folder that transformers' AutoModelForImageTextToText can load, or a hub name such as "
+    '"llava-hf/llava-1.5-7b-hf", "HuggingFaceTB/SmolVLM-256M-Instruct" or "Qwen/Qwen2-VL-2B-Instruct".'
+)
