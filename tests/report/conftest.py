@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from measured_worlds import MeasuredRuns, make_measured
 from odd_worlds import Runs, make_runs
 
 FLAGS = [
@@ -44,3 +45,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GEN2REAL_CACHE", str(root / "cache"))
         yield make_runs(root)
+
+
+@pytest.fixture(scope="session")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> MeasuredRuns:
+    """Runs that are judged by measures, written by hand."""
+    return make_measured(tmp_path_factory.mktemp("measured"))
