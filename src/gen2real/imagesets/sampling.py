@@ -113,6 +113,11 @@ class EpochSampler:
         return random.multinomial(self.draws_per_epoch, shares).astype(np.int64)
 
 
+def nested_rows(count: int, most: int, seed: int) -> Integers:
+    """Int64, ascending: `most` of the rows 0 … count − 1 by chance, or all. A larger number's contain a smaller's."""
+    return np.sort(np.random.default_rng([seed, count]).permutation(count)[:most]).astype(np.int64)
+
+
 def _passes(seed: int, source: int, size: int, first: int, count: int) -> Integers:
     """Draws number first … first + count − 1 from a source, where every `size` draws are one shuffled pass."""
     first_pass, last_pass = first // size, (first + count - 1) // size

@@ -3,6 +3,7 @@
 regft  name-only transfer; with it linear probing, LP-FT, plain fine-tuning, soft targets, VICReg's normaliser
 flyp   contrastive fine-tuning of both encoders
 soup   the mean of several runs' weights
+captioning  ClipCap on generated pictures, through an aligned encoder or a plain one
 """
 
 from __future__ import annotations
@@ -11,15 +12,22 @@ from importlib import import_module
 from typing import Any
 
 from gen2real.config import Config
+from gen2real.methods.captioning_settings import CaptioningConfig
 from gen2real.methods.settings import FLYPConfig, RegFTConfig, SoupConfig
 
 METHODS = {
     "regft": "gen2real.methods.regft",
     "flyp": "gen2real.methods.flyp",
     "soup": "gen2real.methods.soup",
+    "captioning": "gen2real.methods.captioning",
 }
 
-CONFIGS: dict[str, type[Config]] = {"regft": RegFTConfig, "flyp": FLYPConfig, "soup": SoupConfig}
+CONFIGS: dict[str, type[Config]] = {
+    "regft": RegFTConfig,
+    "flyp": FLYPConfig,
+    "soup": SoupConfig,
+    "captioning": CaptioningConfig,
+}
 
 
 def run(config: Any, *, quiet: bool = False) -> Any:

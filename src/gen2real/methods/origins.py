@@ -21,7 +21,7 @@ def origin_checked(one: ImageSet, expected: Literal["generated", "real"]) -> Ima
         )
     if others:
         raise RecipeError(
-            f"{others} of the {len(one)} pictures in {one.manifest} are not of origin 'real'. Generated pictures belong "
+            f"{others} of the {len(one)} pictures in {one.manifest} are not of origin 'real'. Generated ones belong "
             "under data.generated; where these are photographs, import them with --origin real."
         )
     return one
