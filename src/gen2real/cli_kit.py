@@ -29,7 +29,8 @@ def kit(
     seed: Annotated[int, Parameter(help="another seed is another world of the same kind")] = 0,
     json: Json = False,
 ) -> None:
-    """Render pictures of the kit's world, with labels and captions that are known, as an image set."""
+    """Render pictures of the kit's world as an image set: labels and captions are known, and questions.jsonl asks."""
+    from gen2real.imagesets.questions import QUESTIONS
     from gen2real.kit.world.image_sets import write_image_set
     from gen2real.kit.world.scenes import scenes_of
     from gen2real.progress import WorkProgress
@@ -40,7 +41,13 @@ def kit(
             out, domain, split, wanted, seed=seed, toys=toys, captions=captions, on_progress=progress.update
         )
     labelled = int((made.labels >= 0).sum())
-    found = {"set": str(made.root), "pictures": len(made), "labelled": labelled, "classes": len(made.classes)}
+    found = {
+        "set": str(made.root),
+        "pictures": len(made),
+        "labelled": labelled,
+        "classes": len(made.classes),
+        "questions": str(made.root / QUESTIONS),
+    }
     text = f"{made.root}: {len(made)} pictures, {labelled} of them labelled, {len(made.classes)} classes"
     print(jsonlib.dumps(found) if json else text)
 

@@ -11,8 +11,8 @@ from toy_language import could_be_true, is_true, read
 from commands import gen2real_
 from gen2real.errors import ImageSetError
 from gen2real.files import sha256_of
-from gen2real.imagesets import ImageSet
-from gen2real.kit.world import KINDS, Scene, long_caption, render, sample_scene, write_image_set
+from gen2real.imagesets import ImageSet, read_questions
+from gen2real.kit.world import KINDS, Scene, long_caption, questions, render, sample_scene, write_image_set
 
 COUNT = 12
 
@@ -52,6 +52,16 @@ def test_only_a_toy_that_is_alone_is_a_label(written: ImageSet, scenes: list[Sce
     wanted = [KINDS.index(scene.toys[0].kind) if len(scene.toys) == 1 else -1 for scene in scenes]
     assert written.labels.tolist() == wanted
     assert {-1} < set(wanted)
+
+
+def test_the_questions_lie_beside_the_pictures(written: ImageSet, scenes: list[Scene]) -> None:
+    found = read_questions(written.root / "questions.jsonl", written)
+    assert [(one.row, one.question, one.answers) for one in found] == [
+        (row, one.question, (one.answer,)) for row, scene in enumerate(scenes) for one in questions(scene)
+    ]
+    assert found[0].id == "home-validation-000000-0"
+    first = json.loads((written.root / "questions.jsonl").read_text().splitlines()[0])
+    assert list(first) == ["id", "image", "question", "answer", "topic"]
 
 
 def test_so_many_toys_as_asked_for_give_all_a_label(tmp_path: Path) -> None:
@@ -119,7 +129,8 @@ def test_the_command_writes_the_same_set(written: ImageSet, tmp_path: Path) -> N
     assert (done.code, done.err) == (0, "")
     labelled = int((written.labels >= 0).sum())
     assert json.loads(done.out) == {
-        "set": str(tmp_path / "set"), "pictures": COUNT, "labelled": labelled, "classes": 18
+        "set": str(tmp_path / "set"), "pictures": COUNT, "labelled": labelled, "classes": 18,
+        "questions": str(tmp_path / "set" / "questions.jsonl"),
     }  # fmt: skip
     assert ImageSet.read(tmp_path / "set").fingerprint == written.fingerprint
     done = gen2real_("kit", *words)

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from gen2real.imagesets.manifest import ImageSet as ImageSet
     from gen2real.imagesets.pairs import Pairs as Pairs
     from gen2real.imagesets.pairs import pair_up as pair_up
+    from gen2real.imagesets.questions import PictureQuestion as PictureQuestion
+    from gen2real.imagesets.questions import read_questions as read_questions
+    from gen2real.imagesets.questions import write_questions as write_questions
     from gen2real.imagesets.sampling import EpochSampler as EpochSampler
     from gen2real.imagesets.slugs import slug as slug
     from gen2real.imagesets.slugs import unique_slugs as unique_slugs
@@ -39,6 +42,7 @@ _WHERE = {
     "EpochSampler": "sampling",
     "ImageSet": "manifest",
     "Pairs": "pairs",
+    "PictureQuestion": "questions",
     "Pictures": "loading",
     "Preprocess": "transforms",
     "check_pictures": "decoding",
@@ -56,8 +60,10 @@ _WHERE = {
     "perceptual_hash": "hashing",
     "perceptual_hash_views": "hashing",
     "prefetch": "loading",
+    "read_questions": "questions",
     "slug": "slugs",
     "unique_slugs": "slugs",
+    "write_questions": "questions",
 }
 
 __all__ = sorted(_WHERE)

@@ -1,4 +1,4 @@
-"""A split of the world as an image set on disk."""
+"""A split of the world as an image set on disk, with questions about its pictures beside it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from gen2real.errors import ImageSetError
 from gen2real.files import sha256_of
 from gen2real.imagesets import ImageSet
 from gen2real.imagesets.manifest import MANIFEST, ClassName
-from gen2real.kit.world.language import long_caption, noisy_caption
+from gen2real.imagesets.questions import QUESTIONS, write_questions
+from gen2real.kit.world.language import long_caption, noisy_caption, questions
 from gen2real.kit.world.render import render
 from gen2real.kit.world.scenes import Scene, sample_scene, scenes_of, stream
 from gen2real.kit.world.vocabulary import DOMAINS, KINDS, DomainName, Split
@@ -35,6 +36,7 @@ def write_image_set(
 
     The label is the toy's kind where there is one toy; captions are as the domain has them (`web`: some are wrong),
     and the column `long_caption` is always right. Columns `kinds`, `colours` and `ground` hold what is in the picture.
+    `questions.jsonl` beside the manifest holds every question of `questions` about each picture, for `read_questions`.
 
     Args:
         toys: so many in every picture; None: one, two or three.
@@ -46,6 +48,7 @@ def write_image_set(
     """
     _check(root, domain, split, count, captions)
     rows: list[dict[str, Any]] = []
+    asked: list[dict[str, Any]] = []
     (root / "images").mkdir(parents=True, exist_ok=True)
     for start in range(0, count, _AT_A_TIME):
         numbers = range(start, min(start + _AT_A_TIME, count))
@@ -56,8 +59,10 @@ def write_image_set(
             random = stream(seed, domain, split, number, purpose=2)
             told = [noisy_caption(scene, random, DOMAINS[domain].caption_noise) for _ in range(captions)]
             rows.append(_row(f"{domain}-{split}-{number:06d}", path, scene, told))
+            asked += _asked(rows[-1]["id"], scene)
         if on_progress is not None:
             on_progress(numbers[-1] + 1)
+    write_questions(root / QUESTIONS, asked)
     return ImageSet.write(root, rows, [ClassName(kind, kind) for kind in KINDS])
 
 
@@ -85,3 +90,10 @@ def _row(id: str, path: Path, scene: Scene, captions: list[str]) -> dict[str, An
         "colours": [toy.colour for toy in scene.toys],
         "ground": scene.ground,
     }
+
+
+def _asked(id: str, scene: Scene) -> list[dict[str, Any]]:
+    return [
+        {"id": f"{id}-{number}", "image": id, "question": one.question, "answer": one.answer, "topic": one.topic}
+        for number, one in enumerate(questions(scene))
+    ]
