@@ -86,8 +86,8 @@ class Contents:
                 return self._of_file(path)
             kept = ImageSet.read(path).kept()
             pairs = kept.table.column("pair_id").to_pylist()
-            # A fingerprint is of pictures and labels; methods that read text or pairs learn from more than that.
-            self._known[path] = [kept.fingerprint, digest(kept.captions, pairs)]
+            # A fingerprint is of pictures and labels; texts and partners (by id) are learnt from too.
+            self._known[path] = [kept.fingerprint, digest(kept.ids, kept.captions, pairs)]
         return self._known[path]
 
     def _of_file(self, path: Path) -> Any:
