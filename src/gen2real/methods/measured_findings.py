@@ -14,8 +14,8 @@ from gen2real.methods.findings import Standing, set_told, spoken, standing_of
 from gen2real.methods.measures import Measure, leading
 from gen2real.models.card import plain_text
 
-BASELINES = ("baseline", "zero_shot")
-"""What the reading of the original, untrained model is called."""
+BASELINES = ("baseline", "zero_shot", "start")
+"""What the reading of the model before the training is called."""
 
 _DONE = {
     "gmail": "was aligned by GMAIL on",
