@@ -57,6 +57,7 @@ PART_OF = {
 }
 
 LOCKED = [
+    "CaptioningConfig",
     "CompareConfig",
     "Config",
     "CurateConfig",
@@ -74,6 +75,7 @@ LOCKED = [
     "evaluate_retrieval",
     "gap_between",
     "generate",
+    "load_captioner",
     "load_classifier",
     "load_dual_encoder",
     "load_recipe",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gen2real.generation import redraw as redraw
     from gen2real.imagesets import ImageSet as ImageSet
     from gen2real.methods import run as run
+    from gen2real.methods.captioning_settings import CaptioningConfig as CaptioningConfig
     from gen2real.methods.finished import blend_models as blend_models
     from gen2real.methods.finished import evaluate_model as evaluate_model
     from gen2real.methods.finished import evaluate_retrieval as evaluate_retrieval
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from gen2real.methods.settings import FLYPConfig as FLYPConfig
     from gen2real.methods.settings import RegFTConfig as RegFTConfig
     from gen2real.methods.settings import SoupConfig as SoupConfig
+    from gen2real.models import load_captioner as load_captioner
     from gen2real.models import load_classifier as load_classifier
     from gen2real.models import load_dual_encoder as load_dual_encoder
     from gen2real.report import write_gallery as write_gallery
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _EXPORTS = {
+    "CaptioningConfig": "gen2real.methods.captioning_settings",
     "CompareConfig": "gen2real.methods.settings",
     "Config": "gen2real.config",
     "CurateConfig": "gen2real.curation.settings",
@@ -52,6 +55,7 @@ _EXPORTS = {
     "evaluate_retrieval": "gen2real.methods.finished",
     "gap_between": "gen2real.methods.finished",
     "generate": "gen2real.generation",
+    "load_captioner": "gen2real.models",
     "load_classifier": "gen2real.models",
     "load_dual_encoder": "gen2real.models",
     "load_recipe": "gen2real.config",

@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
@@ -32,6 +33,8 @@ from gen2real.methods.fitting import fit
 from gen2real.methods.measured import Measured, Reading, complete
 from gen2real.methods.measured_findings import markdown
 from gen2real.methods.measured_run import conclude_measured, described_sets, provenance
+from gen2real.methods.rehearsal import Counts, Rehearsal, part_of, short_training
+from gen2real.methods.settings import SourceSettings
 from gen2real.methods.start import open_encoder
 from gen2real.models.aligned import Aligned
 from gen2real.models.captioner import Captioner, load_decoder, new_captioner
@@ -118,6 +121,42 @@ def prepare(config: CaptioningConfig) -> Captioning:
         captioner.mapper("generated").requires_grad_(config.data.train_on != "real")
         captioner.mapper("real").requires_grad_(config.data.train_on != "generated")
     return Captioning(config, aligned, captioner, sets)
+
+
+def rehearse(config: CaptioningConfig, folder: Path, updates: int) -> Rehearsal:
+    """The recipe for a few updates on a part of each set, for `gen2real train --dry-run`; see `rehearsal.py`."""
+
+    def part(one: SourceSettings, name: str) -> SourceSettings:
+        return one.model_copy(update={"path": part_of(one.path, folder / name)})
+
+    data = config.data.model_copy(
+        update={
+            "generated": tuple(part(one, f"generated-{place}") for place, one in enumerate(config.data.generated)),
+            "real": None if config.data.real is None else part(config.data.real, "real"),
+        }
+    )
+    training = short_training(config.training, updates)
+    short = config.model_copy(update={"output": folder / "run", "data": data, "training": training})
+    captioning = prepare(short)
+
+    def encode() -> int:
+        source = captioning.sets.sources[0]
+        captioning.features(source.pictures, "f_r")
+        return len(source.pictures)
+
+    def counts() -> Counts:
+        whole = CaptioningSets(config.data, captioning.aligned.encoder.preprocess, seed=config.seed)
+        pictures = sum(len(one.pictures) for one in whole.sources)
+        state = [*captioning.captioner.state_dict().values(), *captioning.aligned.encoder.state_dict().values()]
+        return Counts(
+            pictures=pictures,
+            held_out=0,
+            updates=config.training.total_steps(whole.sampler(config.training.batch_size, 0).steps_per_epoch),
+            encoded=pictures + (2 if captioning.aligned.shift else 1) * len(whole.evaluation),
+            model_bytes=sum(value.nbytes for value in state) if config.save_model else 0,
+        )
+
+    return Rehearsal(short, encode, lambda run_folder: captioning.tune(run_folder, quiet=True), counts)
 
 
 def caption_loss(models: Mapping[str, nn.Module], batch: CaptionBatch) -> dict[str, Tensor]:
