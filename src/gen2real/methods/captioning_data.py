@@ -12,11 +12,11 @@ from torch import Tensor
 from gen2real.errors import ImageSetError
 from gen2real.imagesets.loading import Pictures
 from gen2real.imagesets.manifest import ImageSet
-from gen2real.imagesets.sampling import EpochSampler, nested_rows
+from gen2real.imagesets.sampling import EpochSampler
 from gen2real.imagesets.transforms import Preprocess
 from gen2real.methods.captioning_settings import CaptioningData
 from gen2real.methods.leaks import refuse_leak
-from gen2real.methods.origins import origin_checked
+from gen2real.methods.origins import at_most, origin_checked
 from gen2real.methods.settings import SourceSettings
 from gen2real.models.captioner import IGNORED, Origin
 from gen2real.training.distributed import share
@@ -49,7 +49,7 @@ class CaptioningSets:
             wanted.append(("real", settings.real))
         sets = [origin_checked(ImageSet.read(one.path).kept(), origin) for origin, one in wanted]
         if settings.pictures is not None:
-            sets = _part([origin for origin, _ in wanted], sets, settings.pictures, seed)
+            sets = at_most([origin for origin, _ in wanted], sets, settings.pictures, seed)
         self.sources = [
             self._captioned(image_set, origin, one.weight)
             for image_set, (origin, one) in zip(sets, wanted, strict=True)
@@ -131,18 +131,6 @@ class CaptionBatches:
             ids = torch.full_like(ids, IGNORED)
         generated = torch.tensor([self._sources[source].origin == "generated" for source, _ in held])
         return CaptionBatch(torch.stack(features), generated, ids, len(drawn))
-
-
-def _part(origins: Sequence[Origin], sets: Sequence[ImageSet], most: int, seed: int) -> list[ImageSet]:
-    """At most `most` pictures of each origin, over all its sets."""
-    found: list[ImageSet] = [*sets]
-    for origin in dict.fromkeys(origins):
-        places = [place for place, own in enumerate(origins) if own == origin]
-        starts = np.cumsum([0, *(len(sets[place]) for place in places)])
-        chosen = nested_rows(int(starts[-1]), most, seed)
-        for place, start, end in zip(places, starts[:-1], starts[1:], strict=True):
-            found[place] = sets[place].select(chosen[(chosen >= start) & (chosen < end)] - start)
-    return found
 
 
 def _with_captions(one: ImageSet) -> ImageSet:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
+
+import numpy as np
 
 from gen2real.errors import RecipeError
 from gen2real.imagesets.manifest import ImageSet
+from gen2real.imagesets.sampling import nested_rows
 
 
 def origin_checked(one: ImageSet, expected: Literal["generated", "real"]) -> ImageSet:
@@ -25,3 +29,19 @@ def origin_checked(one: ImageSet, expected: Literal["generated", "real"]) -> Ima
             "under data.generated; where these are photographs, import them with --origin real."
         )
     return one
+
+
+def at_most(origins: Sequence[str], sets: Sequence[ImageSet], most: int, seed: int) -> list[ImageSet]:
+    """The sets with at most `most` pictures of each origin, over all sets of it; a larger number's contain a smaller's.
+
+    Args:
+        origins: of each set.
+    """
+    found = [*sets]
+    for origin in dict.fromkeys(origins):
+        places = [place for place, own in enumerate(origins) if own == origin]
+        starts = np.cumsum([0, *(len(sets[place]) for place in places)])
+        chosen = nested_rows(int(starts[-1]), most, seed)
+        for place, start, end in zip(places, starts[:-1], starts[1:], strict=True):
+            found[place] = sets[place].select(chosen[(chosen >= start) & (chosen < end)] - start)
+    return found

@@ -87,7 +87,7 @@ def supervise(model: MultimodalModel, samples: Sequence[Sample]) -> Supervised:
     return Supervised({**made, **padded}, _padded(labels, IGNORED))
 
 
-def kept_logits(model: MultimodalModel, batch: Supervised) -> dict[str, int]:
+def kept_logits(batch: Supervised) -> dict[str, int]:
     """Options of `forward` that leave out logits before the first answer, of which there are most with pictures."""
     return {"logits_to_keep": batch.labels.shape[1] - batch.answer_start + 1}
 
