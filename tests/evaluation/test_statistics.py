@@ -11,6 +11,7 @@ from scipy import stats
 from gen2real.evaluation import (
     Interval,
     bootstrap_interval,
+    group_values,
     holm,
     mcnemar,
     paired_bootstrap,
@@ -236,3 +237,21 @@ def test_holm_by_hand() -> None:
 def test_holm_refuses_what_is_no_probability() -> None:
     with pytest.raises(ValueError, match=r"got 1\.5"):
         holm([0.5, 1.5])
+
+
+def test_values_of_groups_have_the_mean_of_all() -> None:
+    values, group = [1.0, 0.0, 1.0, 1.0, 0.0, 1.0], [0, 0, 1, 3, 3, 3]
+    found = group_values(values, group, 4)
+    # By hand: the mean is 4/6, there are 6/4 values a group; the third has none.
+    mean, size = 4 / 6, 6 / 4
+    expected = [mean + (1 - 2 * mean) / size, mean + (1 - mean) / size, mean, mean + (2 - 3 * mean) / size]
+    assert found == pytest.approx(expected)
+    assert found.mean() == pytest.approx(mean)
+    assert group_values([0.0, 1.0, 1.0, 1.0], [1, 1, 0, 0], 2) == pytest.approx([1, 0.5])
+
+
+def test_values_without_a_group_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"each of 2 values needs its group in 0…1"):
+        group_values([0.0, 1.0], [0, 2], 2)
+    with pytest.raises(ValueError, match=r"each of 2 values needs its group"):
+        group_values([0.0, 1.0], [0], 2)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from gen2real.errors import ImageSetError, ModelError
-from gen2real.evaluation.statistics import Interval, bootstrap_interval
+from gen2real.evaluation.statistics import Interval, bootstrap_interval, group_values
 
 RECALLS_AT = (1, 5, 10)
 # Cosines closer than this are a tie: one text encoded in two batches differs by about so much.
@@ -146,7 +146,7 @@ def picture_values(
                 f"has {len(ranking.ranks)} on {pictures} pictures. Give the positives that it was measured with."
             )
         for k in RECALLS_AT:
-            values[f"{direction}_recall@{k}"] = _linearised(ranking.ranks <= k, picture, pictures).numpy()
+            values[f"{direction}_recall@{k}"] = group_values(ranking.ranks <= k, picture, pictures)
     return values
 
 
@@ -237,18 +237,8 @@ def _share(hits: Tensor, picture: Int[Tensor, " q"]) -> Interval:
     """The share of hits, with an interval over pictures of one or several queries each."""
     asking, of = picture.unique(return_inverse=True)
     share = float(hits.double().mean())
-    found = bootstrap_interval(_linearised(hits, of, len(asking)))
+    found = bootstrap_interval(group_values(hits, of, len(asking)))
     return replace(found, mean=share, low=max(0.0, min(share, found.low)), high=min(1.0, max(share, found.high)))
-
-
-def _linearised(hits: Tensor, picture: Int[Tensor, " q"], pictures: int) -> Tensor:
-    """[N] float64: a value a picture, of one or several queries each."""
-    size = torch.bincount(picture, minlength=pictures).double()
-    hit = torch.bincount(picture, weights=hits.double(), minlength=pictures)
-    share = float(hits.double().mean())
-    # Resampling pictures changes how many queries there are: a ratio of sums, linearised about the share. The mean
-    # of these values is the share, and with equally many queries a picture they are the pictures' own shares.
-    return share + (hit - share * size) / size.mean()
 
 
 def _chance(positives: Int[Tensor, " q"], gallery: int, k: int) -> float:

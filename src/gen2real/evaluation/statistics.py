@@ -222,6 +222,29 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def group_values(values: Values, group: Values, groups: int) -> Array:
+    """[N]: one value a group, of [Q] values in N groups (questions of pictures), whose mean is the mean of all Q.
+
+    Values of one group stand or fall together, so an interval or a test is over groups. Resampling them changes how
+    many values there are: the mean is a ratio of sums, linearised about itself. With
+    equally many values a group these are the groups' own means; else one may lie outside of the values' range.
+
+    Args:
+        group: [Q], each value's group, in 0 … N − 1. groups: N; a group without a value gets the mean.
+
+    Raises: ValueError for other lengths, or groups out of range.
+    """
+    own, member = _as_matrix(values, "values")[0], _as_matrix(group, "group")[0].astype(np.int64)
+    if own.shape != member.shape or member.min() < 0 or member.max() >= groups:
+        raise ValueError(f"each of {own.size} values needs its group in 0…{groups - 1}; got {_shape(group)}")
+    size = np.bincount(member, minlength=groups).astype(np.float64)
+    total = np.bincount(member, weights=own, minlength=groups)
+    mean = own.mean()
+    # μ + (Σ_g − μ·n_g) / n̄
+    found: Array = mean + (total - mean * size) / size.mean()
+    return found
+
+
 def binomial_tail(successes: int, count: int, probability: float = 0.5) -> float:
     """P(X ≥ successes) for X ~ Binomial(count, probability), 0 < probability < 1; never 0 by underflow."""
     assert 0 <= successes <= count
