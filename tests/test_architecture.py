@@ -62,6 +62,7 @@ LOCKED = [
     "Config",
     "CurateConfig",
     "FLYPConfig",
+    "GMAILConfig",
     "Gen2RealError",
     "GenerateConfig",
     "ImageSet",

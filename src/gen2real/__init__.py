@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gen2real.generation import redraw as redraw
     from gen2real.imagesets import ImageSet as ImageSet
     from gen2real.methods import run as run
+    from gen2real.methods.alignment_settings import GMAILConfig as GMAILConfig
     from gen2real.methods.captioning_settings import CaptioningConfig as CaptioningConfig
     from gen2real.methods.finished import blend_models as blend_models
     from gen2real.methods.finished import evaluate_model as evaluate_model
@@ -43,6 +44,7 @@ _EXPORTS = {
     "Config": "gen2real.config",
     "CurateConfig": "gen2real.curation.settings",
     "FLYPConfig": "gen2real.methods.settings",
+    "GMAILConfig": "gen2real.methods.alignment_settings",
     "Gen2RealError": "gen2real.errors",
     "GenerateConfig": "gen2real.generation",
     "ImageSet": "gen2real.imagesets",

@@ -2,6 +2,7 @@
 
 variance_covariance        features of one batch spread out and uncorrelated (RegFT, VICReg)
 image_text_contrastive     pictures and texts pulled together (CLIP, FLYP)
+from_principal_components  features of a batch, coarsened (Long-CLIP)
 soft_target_cross_entropy  a classifier kept near a teacher (He et al.)
 modality_alignment         generated pictures pulled to their real partners (GMAIL)
 distribution_alignment     generated features made like real ones as a whole, without partners (CORAL, MMD)
@@ -14,6 +15,7 @@ from gen2real.losses.distribution_alignment import distribution_alignment
 from gen2real.losses.image_text_contrastive import image_text_contrastive
 from gen2real.losses.modality_alignment import modality_alignment
 from gen2real.losses.next_token import next_token
+from gen2real.losses.principal_components import from_principal_components
 from gen2real.losses.soft_targets import soft_target_cross_entropy
 from gen2real.losses.variance_covariance import VarianceCovariance, variance_covariance
 
@@ -21,6 +23,7 @@ __all__ = [
     "VarianceCovariance",
     "denoising",
     "distribution_alignment",
+    "from_principal_components",
     "image_text_contrastive",
     "modality_alignment",
     "next_token",

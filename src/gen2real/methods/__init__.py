@@ -2,7 +2,9 @@
 
 regft  name-only transfer; with it linear probing, LP-FT, plain fine-tuning, soft targets, VICReg's normaliser
 flyp   contrastive fine-tuning of both encoders
+gmail  a tower for generated pictures, aligned to the one for real pictures
 soup   the mean of several runs' weights
+multimodal  LoRA and projector of a LLaVA (or another multimodal model) on generated pictures
 captioning  ClipCap on generated pictures, through an aligned encoder or a plain one
 """
 
@@ -12,21 +14,27 @@ from importlib import import_module
 from typing import Any
 
 from gen2real.config import Config
+from gen2real.methods.alignment_settings import GMAILConfig
 from gen2real.methods.captioning_settings import CaptioningConfig
+from gen2real.methods.multimodal_settings import MultimodalConfig
 from gen2real.methods.settings import FLYPConfig, RegFTConfig, SoupConfig
 
 METHODS = {
     "regft": "gen2real.methods.regft",
     "flyp": "gen2real.methods.flyp",
+    "gmail": "gen2real.methods.gmail",
     "soup": "gen2real.methods.soup",
     "captioning": "gen2real.methods.captioning",
+    "multimodal": "gen2real.methods.multimodal",
 }
 
 CONFIGS: dict[str, type[Config]] = {
     "regft": RegFTConfig,
     "flyp": FLYPConfig,
+    "gmail": GMAILConfig,
     "soup": SoupConfig,
     "captioning": CaptioningConfig,
+    "multimodal": MultimodalConfig,
 }
 
 

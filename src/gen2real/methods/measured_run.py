@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +13,8 @@ from gen2real.config import Config, to_json
 from gen2real.files import read_json
 from gen2real.imagesets import ImageSet
 from gen2real.imagesets.provenance import describe
-from gen2real.methods.measured import Measured, Reading
+from gen2real.methods.measured import Measured, Reading, complete, values_of
+from gen2real.methods.measured_findings import markdown
 from gen2real.training.memory import peak_memory
 from gen2real.training.run_folder import RunFolder
 from gen2real.training.trainer import FitReport
@@ -39,6 +40,7 @@ def conclude_measured(
     reports: Sequence[FitReport],
     sets: Sequence[tuple[str, Path]],
     plane: Mapping[str, Tensor] | None = None,
+    save: Callable[[str], None] | None = None,
     **more: Any,
 ) -> Measured:
     """Writes the result of a run that has ended; its checkpoints are removed.
@@ -49,6 +51,8 @@ def conclude_measured(
         reports: of the run's trainings.
         sets: role and path of each image set of the recipe.
         plane: features on a plane, as `Result.plane`.
+        save: writes the model folder, from the findings for its card in Markdown; called before the result is written,
+            which ends the run.
         more: further keys of `result.json`, JSON-like ("alignment", "samples").
     """
     described = described_sets(sets)
@@ -69,6 +73,8 @@ def conclude_measured(
         "environment": read_json(folder.path / "environment.json"),
         **more,
     }
+    if save is not None:
+        save(markdown(complete(summary, readings, headline), values_of(readings)))
     result = Measured.write(folder.path, summary, readings, headline=headline, plane=plane)
     shutil.rmtree(folder.checkpoints, ignore_errors=True)
     return result
