@@ -17,6 +17,7 @@ from gen2real.methods.measured import Measured, Reading
 from gen2real.methods.measured_run import described_sets
 
 RECALLS = ("image_to_text_recall@1", "image_to_text_recall@5", "text_to_image_recall@1", "text_to_image_recall@5")
+_GALLERY = {"retrieval": {"image_to_text": {"gallery": 24}, "text_to_image": {"gallery": 12}}}
 _ENVIRONMENT = {"gen2real": "0", "torch": "2"}
 
 
@@ -58,6 +59,7 @@ def _alignment(real: ImageSet, generated: ImageSet) -> dict[str, Any]:
             "true_cosine": bootstrap_interval(true + 0.05 * random.normal(size=12)).to_json(),
             "shuffled_cosine": bootstrap_interval(shuffled + 0.05 * random.normal(size=12)).to_json(),
             "modality_gap": 1 - true,
+            "partner_chance@1": 1 / 12,
             "partner_recall@1": bootstrap_interval((np.arange(12) < 12 * found).astype(float)).to_json(),
         }
 
@@ -71,7 +73,10 @@ def _alignment(real: ImageSet, generated: ImageSet) -> dict[str, Any]:
         }
         for row in range(4)
     ]
-    return {"pairs": 12, "before": end(0.5, 0.4, 0.25), "after": end(0.8, 0.45, 0.75), "examples": examples}
+    rise = paired_bootstrap(0.3 + 0.05 * random.normal(size=12), np.full(12, 0.05)).to_json()
+    ends = {"before": end(0.5, 0.4, 0.25), "after": end(0.8, 0.45, 0.75)}
+    counts = {"generated": 12, "real": 12}
+    return {**ends, "pictures": counts, "pairs": 12, "rise": rise, "examples": examples}
 
 
 def _plane() -> dict[str, torch.Tensor]:
@@ -87,8 +92,8 @@ def aligned_run(folder: Path, generated: ImageSet, real: ImageSet, seed: int = 0
     """A run of GMAIL: four readings, an alignment with examples, a map and a loss."""
     sets = [("trained on", generated.manifest), ("measured on", real.manifest)]
     readings = {
-        "baseline": Reading("the original model", _values(100, 0.4, RECALLS), {"texts": 24, "pictures": 12}),
-        "f_r": Reading("real pictures through the original tower", _values(seed, share, RECALLS), {"texts": 24}),
+        "baseline": Reading("the original model", _values(100, 0.4, RECALLS), _GALLERY),
+        "f_r": Reading("real pictures through the original tower", _values(seed, share, RECALLS), _GALLERY),
         "f_g": Reading("real pictures through the aligned tower", _values(seed + 50, share - 0.1, RECALLS)),
     }
     folder.mkdir(parents=True)
@@ -96,7 +101,12 @@ def aligned_run(folder: Path, generated: ImageSet, real: ImageSet, seed: int = 0
     (folder / "metrics.jsonl").write_text(
         "".join(f'{{"stage": "align", "step": {step}, "loss": {5 / step:.4f}}}\n' for step in range(1, 41))
     )
-    summary = {**_summary("gmail", seed, sets), "alignment": _alignment(real, generated)}
+    summary = {
+        **_summary("gmail", seed, sets),
+        "alignment": _alignment(real, generated),
+        "loss": "align",
+        "unmatched": 3,
+    }
     return Measured.write(folder, summary, readings, headline="f_r", plane=_plane())
 
 

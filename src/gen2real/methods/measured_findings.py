@@ -19,6 +19,8 @@ BASELINES = ("baseline", "zero_shot", "start")
 
 _DONE = {
     "gmail": "was aligned by GMAIL on",
+    "text": "was trained without alignment, as GMAIL's control, on",
+    "distribution": "had the distributions of two sets aligned, without pairs, on",
     "captioning": "was given a captioner that was trained on",
     "multimodal": "was given a language model that was tuned on",
 }
@@ -73,8 +75,9 @@ def measures_of(summary: Mapping[str, Any]) -> list[str]:
 
 
 def reading_name(reading: str) -> str:
-    """A reading for people: `f_r` as it is, `zero_shot` as zero-shot."""
-    return reading if reading in ("f_r", "f_g") else spoken(reading)
+    """A reading for people: `f_r` as it is, `transductive_f_r` as transductive f_r, `zero_shot` as zero-shot."""
+    branch = next((name for name in ("f_r", "f_g") if reading.endswith(name)), "")
+    return spoken(reading.removesuffix(branch)) + branch
 
 
 def method_name(summary: Mapping[str, Any]) -> str:
@@ -87,7 +90,7 @@ def sentence(summary: Mapping[str, Any]) -> str:
     pictures = summary["pictures"]
     counts = [(pictures.get("generated", 0), "generated"), (pictures.get("real", 0), "real")]
     learnt = " and ".join(f"{count:,} {origin} pictures" for count, origin in counts if count) or "no pictures"
-    done = _DONE.get(summary["method"], f"was trained by {method_name(summary)} on")
+    done = _DONE.get(_without_pairs(summary) or summary["method"], f"was trained by {method_name(summary)} on")
     tested = max((one["count"] for one in _headline_measures(summary).values()), default=0)
     then = f"then measured on {tested:,} real pictures" if tested else "and not measured on real pictures"
     return f"{Path(str(summary['encoder'])).name} {done} {learnt}, {then}."
@@ -104,7 +107,7 @@ def verdict(summary: Mapping[str, Any], values: Values | None = None) -> str:
     for key in leading(list(line.measures)):
         measure, told = Measure(key), f"{Measure(key).name} is {Measure(key).interval(line.measures[key])}"
         if key in before and line.reading != baseline:
-            told += f"; the original model's {measure.value(before[key]['mean'])}"
+            told += f"; before the training {measure.value(before[key]['mean'])}"
         if key in line.changes:
             told += f", a difference of {measure.change(line.changes[key])}, {_weighed(line.changes[key])}"
         parts.append(told)
@@ -123,11 +126,18 @@ def limitations(summary: Mapping[str, Any]) -> list[str]:
         )
     else:
         found.append("It was never measured on real pictures.")
+    if summary.get("transductive"):
+        found.append(
+            "Transductive: the unlabelled pictures that it was measured on were seen in training, all together. Its "
+            "numbers say nothing of pictures that come later."
+        )
+    if summary.get("unmatched"):
+        found.append(f"{summary['unmatched']:,} generated pictures named no real partner that is there; left out.")
     readings = [name for name in summary["readings"] if name not in BASELINES]
     if len(readings) > 1:
         found.append(
-            f"{reading_name(summary['headline'])} is the reading that the recipe named beforehand. To pick the best of the "
-            f"{len(readings)} readings by these numbers would be to choose on the test set."
+            f"{reading_name(summary['headline'])} is the reading that the recipe named beforehand. To pick the best of "
+            f"the {len(readings)} by these numbers would be to choose on the test set."
         )
     if any("recall@" in measure for measure in measures):
         found.append("A recall depends on how many pictures and texts were searched: compare only equal galleries.")
@@ -135,6 +145,7 @@ def limitations(summary: Mapping[str, Any]) -> list[str]:
         found.append(
             "Scores of captions count words that agree with the references; a caption can score well and be wrong."
         )
+    found += summary["readings"][summary["headline"]].get("details", {}).get("notes", [])
     if summary["pictures"].get("generated"):
         found.append("Whatever the generator draws wrongly, leaves out or shows one-sidedly, the model has learnt.")
     return found
@@ -167,6 +178,12 @@ def markdown(summary: Mapping[str, Any], values: Values | None = None) -> str:
     out += [f"- {set_told(one)}" for one in summary.get("sets", [])]
     out += ["", "## Limitations", "", *(f"- {plain_text(told)}" for told in limitations(summary)), ""]
     return "\n".join(out)
+
+
+def _without_pairs(summary: Mapping[str, Any]) -> str | None:
+    """What GMAIL did instead of aligning pairs, where it did not."""
+    loss = str(summary.get("loss", ""))
+    return next((name for name in ("text", "distribution") if loss.startswith(name)), None)
 
 
 def _headline_measures(summary: Mapping[str, Any]) -> dict[str, Any]:

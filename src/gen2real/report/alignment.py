@@ -33,15 +33,17 @@ class Example:
 
 @dataclass(frozen=True)
 class Aligned:
-    """pairs: held-out ones. rows: (what, before, after), the two as number and interval in text.
+    """of: what was held out. rows: (what, before, after), the two as number and interval in text.
 
+    chart, rise: None without pairs. rise: how much more true pairs rose than shuffled ones, pair by pair, as text.
     chance: of finding the partner by luck.
     """
 
-    pairs: int
-    chart: IntervalChart
+    of: str
+    chart: IntervalChart | None
     rows: Sequence[tuple[str, Told, Told]]
-    chance: float
+    rise: str
+    chance: float | None
     examples: Sequence[Example]
 
 
@@ -50,6 +52,12 @@ def alignment_of(summary: Mapping[str, Any], pictures: SetPictures, thumbs: Thum
     told = summary.get("alignment")
     if not told:
         return None
+    gap = {end: told[end]["modality_gap"] for end in _ENDS}
+    gaps = [("–" if gap[end] is None else f"{gap[end]:.3f}", "") for end in _ENDS]
+    row = ("modality gap: distance of the means", gaps[0], gaps[1])
+    if "pairs" not in told:
+        counts = told["pictures"]
+        return Aligned(f"{counts['generated']:,} and {counts['real']:,} pictures", None, [row], "", None, [])
     cosines = {end: [(name, kind, Interval(**told[end][key])) for name, kind, key in _PAIRS] for end in _ENDS}
     words = "; ".join(
         f"{end}: {', '.join(f'{name} {one.mean:.3f} [{one.low:.3f}, {one.high:.3f}]' for name, _, one in own)}"
@@ -59,21 +67,36 @@ def alignment_of(summary: Mapping[str, Any], pictures: SetPictures, thumbs: Thum
         list(cosines.items()), x_label="cosine of generated and real", summary=f"Mean cosines. {words}."
     )
     before, after = (_numbers(told[end], cosines[end]) for end in _ENDS)
-    rows = [(name, before[name], after[name]) for name in before]
-    examples = [_example(one, pictures, thumbs) for one in told.get("examples", [])]
-    return Aligned(told["pairs"], chart, rows, 1 / max(1, told["pairs"]), examples)
+    return Aligned(
+        f"{told['pairs']:,} pairs",
+        chart,
+        [*((name, before[name], after[name]) for name in before), row],
+        _rise(told.get("rise")),
+        told["after"].get("partner_chance@1"),
+        [_example(one, pictures, thumbs) for one in told.get("examples", [])],
+    )
 
 
 def _numbers(told: Mapping[str, Any], cosines: Sequence[tuple[str, str, Interval]]) -> dict[str, Told]:
-    """The table's rows at one end."""
+    """The table's rows at one end that are of pairs."""
     (_, _, true), (_, _, shuffled) = cosines
     return {
         "cosine, true pairs": _cosine(true),
         "cosine, shuffled pairs": _cosine(shuffled),
-        "true pairs less shuffled ones": (f"{true.mean - shuffled.mean:+.3f}".replace("-", "−"), ""),
-        "modality gap: distance of the means": (f"{told['modality_gap']:.3f}", ""),
+        "true pairs less shuffled ones": (_signed(true.mean - shuffled.mean), ""),
         "partner found first (R@1, generated → real)": _share(Interval(**told["partner_recall@1"])),
     }
+
+
+def _rise(test: Mapping[str, Any] | None) -> str:
+    if test is None:
+        return ""
+    ends = f"[{_signed(test['low'])}, {_signed(test['high'])}]"
+    return f"The cosine of true pairs rose by {_signed(test['difference'])} {ends} more than that of shuffled ones"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "−")
 
 
 def _cosine(one: Interval) -> Told:

@@ -148,16 +148,25 @@ def _figures(tables: Tables) -> list[dict[str, Any]]:
 
 
 def _galleries(arms: Sequence[MeasuredArm]) -> list[str]:
-    """How many pictures and texts were searched, where readings tell it."""
+    """How many pictures, texts and questions there were, where readings tell it; once, where all arms had as many."""
     told = []
     for arm in arms:
-        details = arm.first.readings[arm.reading].get("details", {})
-        words = [f"{str(key).replace('_', ' ')} {value:,}" for key, value in details.items() if isinstance(value, int)]
-        if words:
-            told.append((arm.name if len(arms) > 1 else reading_name(arm.reading), ", ".join(words)))
-    if len(told) == len(arms) and len({words for _, words in told}) == 1:
+        if words := _counted(arm.first.readings[arm.reading].get("details", {})):
+            told.append((arm.name if len(arms) > 1 else reading_name(arm.reading), words))
+    if len({words for _, words in told}) == 1:
         return [told[0][1]]
     return [f"{name}: {words}" for name, words in told]
+
+
+def _counted(details: Mapping[str, Any]) -> str:
+    words = [f"{value:,} {key.replace('_', ' ')}" for key, value in details.items() if isinstance(value, int)]
+    for key, own in details.items():
+        if isinstance(own, Mapping) and "image_to_text" in own:
+            pictures, texts = own["text_to_image"]["gallery"], own["image_to_text"]["gallery"]
+            words.append(f"{pictures:,} pictures and {texts:,} texts ({key.replace('_', ' ')})")
+        elif isinstance(own, Mapping):
+            words += [f"{value:,} {name} ({key})" for name, value in own.items() if isinstance(value, int)]
+    return ", ".join(words)
 
 
 def _samples(arms: Sequence[MeasuredArm], pictures: SetPictures, thumbs: Thumbnails) -> list[Sample]:
