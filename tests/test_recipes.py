@@ -14,9 +14,12 @@ from gen2real.comparison import compare
 from gen2real.config import load_recipe
 from gen2real.errors import RecipeError
 from gen2real.generation import GenerateConfig, generate
+from gen2real.imagesets import ImageSet
 from gen2real.methods import CONFIGS, run
+from gen2real.methods.measured import Measured
 from gen2real.methods.result import Result
 from gen2real.methods.settings import CompareConfig
+from gen2real.models.aligned import is_aligned
 from gen2real.recipe import read_recipe
 from tiny import tiny_clip, tiny_stable_diffusion
 from tiny_sets import colour_set
@@ -26,6 +29,9 @@ RECIPES = sorted((ROOT / "recipes").glob("*/*.yaml"))
 COMPARISONS = [path for path in RECIPES if path.parent.name == "compare"]
 GENERATIONS = [path for path in RECIPES if path.parent.name == "generate"]
 TRAININGS = [path for path in RECIPES if path not in (*COMPARISONS, *GENERATIONS)]
+METHOD = {path: read_recipe(path).values["method"] for path in TRAININGS}
+CLASSIFIERS = [path for path in TRAININGS if METHOD[path] in ("regft", "flyp")]
+ALIGNMENTS = [path for path in TRAININGS if METHOD[path] == "gmail"]
 
 
 def named(path: Path) -> str:
@@ -50,6 +56,24 @@ class World:
             "training.steps": 1,
         }
 
+    @property
+    def pairs(self) -> dict[str, Any]:
+        """The same for what learns from pairs; half of the evaluation set's captions are long."""
+        paired = {"data.generated": f"[{self.root / 'generated' / 'paired.parquet'}]", "data.real": self.root / "real"}
+        changes = {**self.changes, **paired, "data.evaluation": self.root / "captioned" / "long.parquet"}
+        del changes["prompts.templates"]
+        return changes
+
+
+def with_pairs(root: Path) -> None:
+    """Generated pictures that name real partners, and pictures with a long caption beside a short one."""
+    generated, real = ImageSet.read(root / "generated"), ImageSet.read(root / "real")
+    rows = [{**row, "pair_id": real.ids[place % len(real)]} for place, row in enumerate(generated.rows())]
+    ImageSet.write(root / "generated", rows, generated.classes, name="paired.parquet")
+    captioned = colour_set(root / "captioned", origin="real", per_class=2, seed=2)
+    rows = [{**row, "captions": [*row["captions"], f"{row['captions'][0]}. It is plain."]} for row in captioned.rows()]
+    ImageSet.write(root / "captioned", rows, captioned.classes, name="long.parquet")
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
@@ -58,6 +82,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     colour_set(root / "generated")
     colour_set(root / "real", origin="real", per_class=3)
     colour_set(root / "shots", origin="real", per_class=2, seed=1)
+    with_pairs(root)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GEN2REAL_CACHE", str(root / "cache"))
         yield World(root, tiny_stable_diffusion(root / "sd"))
@@ -65,6 +90,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 def test_there_are_recipes() -> None:
     wanted = {"regft/regft", "regft/faithful", "regft/head", "flyp/flyp", "compare/regft", "generate/names"}
+    wanted |= {f"gmail/{name}" for name in ("align", "no-alignment", "long-captions", "transductive", "siglip")}
     assert wanted <= {*map(named, RECIPES)}
 
 
@@ -95,7 +121,21 @@ def test_its_command_asks_for_what_the_recipe_leaves_open(path: Path) -> None:
             load_recipe(path, types)
 
 
-@pytest.mark.parametrize("path", TRAININGS, ids=named)
+@pytest.mark.parametrize("path", ALIGNMENTS, ids=named)
+def test_it_aligns_a_step(world: World, tmp_path: Path, path: Path) -> None:
+    changes = {**world.pairs, "output": tmp_path / "run"}
+    config = load_recipe(path, CONFIGS, [f"{key}={value}" for key, value in changes.items()])
+    result = run(config, quiet=True)
+    assert isinstance(result, Measured)
+    assert result.summary["cost"]["updates"] == 1
+    assert {"baseline", "f_r", "f_g"} <= {name.removeprefix("transductive_") for name in result.readings}
+    prefix = "long_" if path.stem == "long-captions" else ""
+    assert f"{prefix}image_to_text_recall@1" in result.measures(result.headline)
+    assert {"before", "after"} <= set(result.summary["alignment"])
+    assert is_aligned(tmp_path / "run")
+
+
+@pytest.mark.parametrize("path", CLASSIFIERS, ids=named)
 def test_it_runs_a_step(world: World, tmp_path: Path, path: Path) -> None:
     changes = {**world.changes, "output": str(tmp_path / "run")}
     values = read_recipe(path).values

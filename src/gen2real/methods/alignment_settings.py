@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from gen2real.config import Config, RecipePath
 from gen2real.methods.settings import AugmentationSettings, EncoderSettings, LoraSettings, PromptSettings
@@ -20,13 +20,13 @@ class AlignmentDataSettings(Config):
     A picture's texts are its own captions, else its partner's. `evaluation` is real and nothing is chosen on it.
     """
 
+    train_on: Literal["generated", "real", "mixed"] = Field(
+        "generated", description="what goes through f_g; real: the partners, each its own partner"
+    )
     generated: tuple[RecipePath, ...] = ()
     real: RecipePath | None = Field(None, description="the partners; may be left out where nothing is aligned to them")
     evaluation: RecipePath | None = Field(None, description="captions: retrieval; labels: zero-shot top-1; or both")
     pictures: int | None = Field(None, ge=1, description="at most so many generated ones; smaller is part of larger")
-    train_on: Literal["generated", "real", "mixed"] = Field(
-        "generated", description="what goes through f_g; real: the partners, each its own partner"
-    )
     captions: Literal["any", "longest"] = Field(
         "any", description="the text: one of a picture's captions, drawn anew each time, or the longest"
     )
@@ -35,13 +35,18 @@ class AlignmentDataSettings(Config):
     on_unreadable: Literal["error", "skip"] = "error"
     cache: Literal["auto", "memory", "none"] = "auto"
 
-    @model_validator(mode="after")
-    def _some_pictures(self) -> AlignmentDataSettings:
-        if self.train_on != "real" and not self.generated:
+    @field_validator("generated")
+    @classmethod
+    def _some_pictures(cls, value: tuple[Path, ...], info: ValidationInfo) -> tuple[Path, ...]:
+        if not value and info.data.get("train_on") != "real":
             raise ValueError(
-                "generated: at least one image set whose pictures name their real partners: "
+                "at least one image set, whose pictures name their real partners: "
                 "--set data.generated='[my-generated]'; gen2real generate makes one from captioned photographs"
             )
+        return value
+
+    @model_validator(mode="after")
+    def _real_ones_too(self) -> AlignmentDataSettings:
         if self.train_on != "generated" and self.real is None:
             raise ValueError(f"train_on: {self.train_on} needs real pictures; set data.real=MY-PHOTOS")
         return self
