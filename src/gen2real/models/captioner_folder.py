@@ -25,7 +25,7 @@ from gen2real.imagesets.decoding import decode
 from gen2real.imagesets.loading import Pictures
 from gen2real.models.captioner import Captioner, load_decoder
 from gen2real.models.card import plain_text
-from gen2real.models.dual_encoder import DualEncoder, load_dual_encoder, refuse_to_replace
+from gen2real.models.dual_encoder import DualEncoder, load_dual_encoder, model_inside, refuse_to_replace
 from gen2real.models.hub_loading import without_progress_bars
 from gen2real.models.prefix_mappers import make_mapper
 
@@ -106,7 +106,7 @@ def save_captioner(
 
 
 def load_captioner(folder_or_run: str | Path) -> LoadedCaptioner:
-    """The captioner of a model folder, or of a run folder that holds one as `model/`.
+    """The captioner of a model folder, or of the folder of the run that made it.
 
     Raises: ModelError where there is none, it is of a newer format, holds a pickle, or its parts do not fit.
     """
@@ -144,24 +144,21 @@ def load_captioner(folder_or_run: str | Path) -> LoadedCaptioner:
 
 
 def is_captioner(folder_or_run: str | Path) -> bool:
-    """Whether there is a captioner in a folder, or in the `model/` of a run folder."""
-    return any((Path(folder_or_run) / part / _FILE).is_file() for part in ("", "model"))
+    """Whether there is a captioner: in a model folder, or in a run's folder."""
+    return (model_inside(Path(folder_or_run).expanduser()) / _FILE).is_file()
 
 
 def captioner_folder(folder_or_run: str | Path) -> Path:
     """The model folder itself. Raises: ModelError where there is none."""
     source = Path(folder_or_run).expanduser()
     if not source.is_dir():
+        raise ModelError(f"there is no folder {source}. Give a captioner's model folder, or a run of captioning.")
+    if not is_captioner(source):
         raise ModelError(
-            f"there is no folder {source}. Give a captioner's model folder or a run of method: captioning."
+            f"{source} holds no captioner ({_FILE}). Train one with a recipe of method: captioning and "
+            "save_model: true, and give its run's folder or the model/ in it."
         )
-    for folder in (source, source / "model"):
-        if (folder / _FILE).is_file():
-            return folder
-    raise ModelError(
-        f"{source} holds no captioner: neither it nor its model/ has a {_FILE}. Train one with a recipe of "
-        "method: captioning, with save_model: true."
-    )
+    return model_inside(source)
 
 
 def _mapper_file(name: str) -> str:
