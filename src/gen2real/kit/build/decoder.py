@@ -41,7 +41,7 @@ def build_decoder(config: BuildConfig, *, quiet: bool = False) -> Path:
     # Stock attention is slow backwards in bfloat16 on a CPU (see models/attention.py).
     model.set_attn_implementation("eager")
     ids = token_ids(config, tokenizer)
-    language = _Language(model)
+    language = Language(model)
 
     def step(models: Mapping[str, nn.Module], batch: CorpusBatch) -> dict[str, Tensor]:
         targets = caption_targets(drawn_texts(ids, batch), tokenizer.eos_token_id).to(model.device)
@@ -82,7 +82,7 @@ def caption_targets(ids: Tensor, end: int) -> Tensor:
     return ids.masked_fill(behind, IGNORED)[:, : int(counts.max())]
 
 
-class _Language(nn.Module):
+class Language(nn.Module):
     """Targets [n L] → logits [n L V], each from the end token and the targets before it."""
 
     def __init__(self, model: GPT2LMHeadModel) -> None:
