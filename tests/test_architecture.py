@@ -49,10 +49,12 @@ PART_OF = {
     "recipe": "config",
     "cli_import": "cli",
     "cli_curate": "cli",
+    "cli_evaluate": "cli",
     "cli_generate": "cli",
     "cli_kit": "cli",
     "cli_options": "cli",
     "cli_report": "cli",
+    "cli_tables": "cli",
     "__main__": "cli",
 }
 
@@ -72,7 +74,9 @@ LOCKED = [
     "blend_models",
     "compare",
     "curate",
+    "evaluate_captioning",
     "evaluate_model",
+    "evaluate_questions",
     "evaluate_retrieval",
     "gap_between",
     "generate",

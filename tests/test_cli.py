@@ -32,7 +32,9 @@ COMMANDS = {
         "--set", "--trained-encoder", "--unsafe-labels",
     ],
     "doctor": ["--json"],
-    "evaluate MODEL IMAGE_SET": ["--json", "--on-unreadable", "--prompts", "--task", "--templates"],
+    "evaluate MODEL IMAGE_SET": [
+        "--json", "--on-unreadable", "--prompts", "--questions", "--task", "--templates", "--through",
+    ],
     "export IMAGE_SET OUT": ["--json", "--shard-size"],
     "gap GENERATED REAL": ["--encoder", "--json", "--on-unreadable"],
     "generate SOURCE": [
@@ -216,6 +218,9 @@ MISTAKES: list[tuple[str, str, str]] = [
     ("evaluate clip real --templates simpel", "RecipeError", "simple"),
     ("evaluate clip real --prompts nowhere.json", "", "nowhere.json"),
     ("evaluate clip real --task retrieval --templates simple", "Gen2RealError", "retrieval reads the captions"),
+    ("evaluate clip real --task questions", "Gen2RealError", "add --questions FILE.jsonl"),
+    ("evaluate clip real --task retrieval --questions q.jsonl", "Gen2RealError", "--questions is for --task questions"),
+    ("evaluate clip real --through f_g", "ModelError", "one image tower for all pictures: leave --through f_g out"),
     ("gap generated real --encoder nowhere", "ModelError", "nowhere"),
     (
         "generate nowhere.txt",

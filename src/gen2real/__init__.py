@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from gen2real.methods.finished import evaluate_model as evaluate_model
     from gen2real.methods.finished import evaluate_retrieval as evaluate_retrieval
     from gen2real.methods.finished import gap_between as gap_between
+    from gen2real.methods.finished_texts import evaluate_captioning as evaluate_captioning
+    from gen2real.methods.finished_texts import evaluate_questions as evaluate_questions
     from gen2real.methods.settings import CompareConfig as CompareConfig
     from gen2real.methods.settings import FLYPConfig as FLYPConfig
     from gen2real.methods.settings import RegFTConfig as RegFTConfig
@@ -53,7 +55,9 @@ _EXPORTS = {
     "blend_models": "gen2real.methods.finished",
     "compare": "gen2real.comparison",
     "curate": "gen2real.curation.curating",
+    "evaluate_captioning": "gen2real.methods.finished_texts",
     "evaluate_model": "gen2real.methods.finished",
+    "evaluate_questions": "gen2real.methods.finished_texts",
     "evaluate_retrieval": "gen2real.methods.finished",
     "gap_between": "gen2real.methods.finished",
     "generate": "gen2real.generation",

@@ -9,18 +9,17 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 
 from gen2real import __version__
 from gen2real.cli_options import Json, Policy
 from gen2real.cli_report import report_on
+from gen2real.cli_tables import print_table
 from gen2real.errors import Gen2RealError
 
 if TYPE_CHECKING:
-    from gen2real.evaluation.classification import Classification
-    from gen2real.evaluation.retrieval import Retrieval
     from gen2real.methods.measured import Measured
     from gen2real.methods.result import Result
     from gen2real.methods.settings import CompareConfig
@@ -41,6 +40,7 @@ app.command("gen2real.cli_kit:kit", name="kit", help="Render photographs of the 
 app.command(
     "gen2real.cli_kit:quickstart", name="quickstart", help="Run the whole chain on the kit, offline, in minutes."
 )
+app.command("gen2real.cli_evaluate:evaluate", name="evaluate", help="Measure a model on an image set, with intervals.")
 app.command("gen2real.cli_report:inspect", name="inspect", help="Write a gallery of an image set to look through.")
 app.command("gen2real.cli_report:report", name="report", help="Write one HTML file about finished runs, with pictures.")
 app.command("gen2real.cli_curate:curate", name="curate", help="Score, deduplicate, check for leaks and filter a set.")
@@ -137,10 +137,10 @@ def compare(
         return
     if isinstance(table, MeasuredTable):
         for measure in table.measures:
-            _print_table(*table.cells(measure))
+            print_table(*table.cells(measure))
             print()
     else:
-        _print_table(*table.cells())
+        print_table(*table.cells())
     print(f"{config.output / 'table.md'}, table.csv and table.json hold the same.")
     if page is not None:
         print(f"the report: {page}")
@@ -175,54 +175,11 @@ def blend(
     if not json:
         if made.sweep:
             lines = [[f"{value:g}", found.top1.percent(), found.top5.percent()] for value, found in made.sweep]
-            _print_table(["alpha", "top-1", "top-5"], lines)
+            print_table(["alpha", "top-1", "top-5"], lines)
             print("An alpha chosen from this table is an oracle for that set.")
         print(f"{made.folder}: alpha {made.alpha:g}")
     else:
         _say(made.to_json(), "", json)
-
-
-@app.command
-def evaluate(
-    model: Annotated[str, Parameter(help="a model folder, or a dual encoder by hub name or folder (zero-shot)")],
-    image_set: Annotated[Path, Parameter(help="an image set with labels, or with captions")],
-    /,
-    *,
-    task: Annotated[
-        Literal["classification", "retrieval"] | None,
-        Parameter(help="[default: classification, or retrieval where there are captions and no labels]"),
-    ] = None,
-    templates: Annotated[
-        str | None, Parameter(help="zero-shot: prompts by name, as imagenet-80 [default: simple]")
-    ] = None,
-    prompts: Annotated[Path | None, Parameter(help="zero-shot: a CuPL file, instead of templates")] = None,
-    on_unreadable: Policy = "error",
-    json: Json = False,
-) -> None:
-    """Measure a model on an image set, with intervals.
-
-    Classification: top-1 and top-5, per class, calibration, confusions.
-
-    Retrieval, from pictures to captions and back: recall at 1, 5 and 10, median rank.
-    """
-    from gen2real.imagesets import ImageSet
-    from gen2real.methods.finished import evaluate_model, evaluate_retrieval, task_of
-
-    measured = ImageSet.read(image_set)
-    if (task or task_of(measured)) == "retrieval":
-        if templates is not None or prompts is not None:
-            raise Gen2RealError("--templates and --prompts are for classification; retrieval reads the captions")
-        ranked = evaluate_retrieval(model, measured, on_unreadable=on_unreadable)
-        if json:
-            _say(ranked.to_json(), "", json)
-        else:
-            _print_retrieval(ranked)
-        return
-    found = evaluate_model(model, measured, templates=templates, file=prompts, on_unreadable=on_unreadable)
-    if json:
-        _say(found.to_json(), "", json)
-    else:
-        _print_classification(found)
 
 
 @app.command
@@ -259,7 +216,7 @@ def gap(
         apart = sorted(found.classes, key=lambda one: one.cosine)[:5]
         names = ", ".join(f"{sets[0].class_names[one.label]} ({one.cosine:.2f})" for one in apart)
         lines.append(["classes furthest apart", names])
-    _print_table(["measure", "value"], lines)
+    print_table(["measure", "value"], lines)
     for note in found.notes:
         print(f"Note: {note}")
     print(found.reading)
@@ -276,7 +233,7 @@ def doctor(*, json: Json = False) -> None:
         _say({"ok": not bad, "checks": [check.as_json() for check in checks]}, "", json)
     else:
         marks = {True: "ok", False: "mend", None: "–"}
-        _print_table(["", "what", "found"], [[marks[check.ok], check.name, check.found] for check in checks])
+        print_table(["", "what", "found"], [[marks[check.ok], check.name, check.found] for check in checks])
         for check in checks:
             if check.mend:
                 print(f"{check.name}: {check.mend}")
@@ -410,46 +367,6 @@ def _two(found: Any, name: str) -> str:
     return f"{getattr(found.generated_diversity, name):.3g}, {getattr(found.real_diversity, name):.3g}"
 
 
-def _print_table(heads: list[str], lines: list[list[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False)
-    for head in heads:
-        table.add_column(head)
-    for line in lines:
-        table.add_row(*(Text(cell) for cell in line))
-    # Where the output is a file or a pipe, a line of the table is a line of the output.
-    Console(width=None if sys.stdout.isatty() else 10_000).print(table)
-
-
-def _print_classification(found: Classification) -> None:
-    lines = [
-        ["top-1", found.top1.percent()],
-        ["top-5", found.top5.percent()],
-        ["mean per class", f"{100 * found.mean_per_class:.1f} %"],
-        ["calibration error", f"{found.calibration_error:.3f}"],
-        ["pictures", str(found.count)],
-    ]
-    _print_table(["measure", "value"], lines)
-    if found.confusions:
-        print()
-        rows = [[one.true_name, one.predicted_name, str(one.count)] for one in found.confusions[:10]]
-        _print_table(["true", "taken for", "times"], rows)
-
-
-def _print_retrieval(found: Retrieval) -> None:
-    both = found.image_to_text, found.text_to_image
-    lines = [
-        [f"recall@{k}", *(f"{one.recall[k].percent()}, chance {100 * one.chance[k]:.1f} %" for one in both)]
-        for k in both[0].recall
-    ]
-    lines.append(["median rank", *(f"{one.median_rank:g}" for one in both)])
-    lines.append(["searched", *(f"{one.queries} among {one.gallery}" for one in both)])
-    _print_table(["measure", "pictures → texts", "texts → pictures"], lines)
-
-
 def _tell(result: Result | Measured, page: str | None) -> None:
     """A finished run in a few lines."""
     from gen2real.methods.measured import Measured
@@ -476,7 +393,7 @@ def _tell_measures(result: Measured) -> None:
         found = [reading["measures"].get(key) for reading in result.readings.values()]
         cells = ["–" if one is None else Measure(key).interval(Interval(**one)) for one in found]
         lines.append([Measure(key).name, *cells])
-    _print_table(["measure", *map(reading_name, result.readings)], lines)
+    print_table(["measure", *map(reading_name, result.readings)], lines)
     print(verdict(result.summary, result.all_values))
 
 

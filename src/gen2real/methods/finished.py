@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gen2real.errors import ImageSetError, ModelError
 from gen2real.evaluation.classification import Classification, classification_metrics
@@ -21,9 +21,12 @@ from gen2real.imagesets.loading import Pictures
 from gen2real.imagesets.manifest import ClassName, ImageSet
 from gen2real.imagesets.slugs import unique_slugs
 from gen2real.methods.classification_data import Labels, matching_classes, set_labels
+from gen2real.models.aligned import Branch, is_aligned, load_aligned
+from gen2real.models.captioner_folder import is_captioner
 from gen2real.models.classifier import TextInitialisedClassifier, text_head
-from gen2real.models.dual_encoder import load_dual_encoder, refuse_to_replace
+from gen2real.models.dual_encoder import DualEncoder, load_dual_encoder, refuse_to_replace
 from gen2real.models.folder import LoadedClassifier, is_model_folder, load_classifier, save_classifier
+from gen2real.models.multimodal import is_multimodal
 from gen2real.models.weights import interpolate
 from gen2real.prompts import prompts_for
 
@@ -34,26 +37,51 @@ def open_classifier(
     *,
     templates: str | Sequence[str] | None = None,
     file: Path | None = None,
+    through: Branch = "f_r",
 ) -> LoadedClassifier:
     """A classifier's model folder, or any dual encoder with a zero-shot head for `class_names`.
 
     Args:
         templates, file: prompts of a zero-shot head (`gen2real.prompts.prompts_for`); None: the templates "simple".
+        through: which of an aligned encoder's image towers pictures go through (`open_towers`).
 
     Raises: ModelError where it does not load, or where it has a head already and prompts for one are given.
     """
     if is_model_folder(model):
+        if through != "f_r":
+            raise ModelError(f"{model} is a classifier, which has one image tower: leave --through {through} out.")
         if templates is not None or file is not None:
             raise ModelError(
                 f"{model} is a classifier with a head of its own; templates and prompts are for zero-shot. Leave them "
                 "out, or give the encoder that the classifier was made from."
             )
         return load_classifier(model)
-    encoder = load_dual_encoder(model)
+    encoder, vision = open_towers(model, through)
     templates = "simple" if templates is None else templates
     weight = text_head(encoder, prompts_for(class_names, templates=templates, file=file))
-    classifier = TextInitialisedClassifier(encoder.vision, weight).eval()
+    classifier = TextInitialisedClassifier(vision, weight).eval()
     return LoadedClassifier(encoder, classifier, list(class_names), {"zero_shot": True, "templates": templates})
+
+
+def open_towers(model: str | Path, through: Branch = "f_r") -> tuple[DualEncoder, nn.Module]:
+    """A dual encoder in evaluation mode, and the image tower that pictures go through, [N 3 S S] → [N D].
+
+    Args:
+        through: f_r: the encoder's own tower. f_g: an aligned encoder's tower for generated pictures. projection: f_r
+            and then its projection for real pictures.
+
+    Raises: ModelError where it does not load, or where it is not aligned and another tower than f_r is asked for.
+    """
+    if through == "f_r":
+        encoder = load_dual_encoder(model)
+        return encoder, encoder.vision
+    if not is_aligned(model):
+        raise ModelError(
+            f"{model} has one image tower for all pictures: leave --through {through} out, or give a run of "
+            "method: gmail, or its model folder."
+        )
+    aligned = load_aligned(model)
+    return aligned.encoder, aligned.tower(through)
 
 
 def evaluate_model(
@@ -62,6 +90,7 @@ def evaluate_model(
     *,
     templates: str | Sequence[str] | None = None,
     file: Path | None = None,
+    through: Branch = "f_r",
     on_unreadable: str = "error",
 ) -> Classification:
     """Top-1, top-5, per class, calibration and confusions of a model on a labelled set.
@@ -69,6 +98,7 @@ def evaluate_model(
     Args:
         model: a classifier's model folder, whose classes must include the set's; or a dual encoder by hub name or
             folder, measured zero-shot on the set's class names with `templates` or the CuPL `file`.
+        through: which of an aligned encoder's image towers pictures go through (`open_towers`).
 
     Raises: ModelError; ImageSetError for classes the model does not know and for pictures without a label.
     """
@@ -77,18 +107,49 @@ def evaluate_model(
             f"{image_set.manifest} has no classes to tell apart. Import it from a folder per class or with a label "
             "column; by captions it is measured with --task retrieval (`evaluate_retrieval`)."
         )
-    loaded = open_classifier(model, image_set.class_names, templates=templates, file=file)
+    loaded = open_classifier(model, image_set.class_names, templates=templates, file=file, through=through)
     logits, labels = _answers(loaded, image_set, on_unreadable)
     return classification_metrics(logits, torch.from_numpy(labels), loaded.class_names)
 
 
-def task_of(image_set: ImageSet) -> Literal["classification", "retrieval"]:
-    """What a set is measured by unless told otherwise: retrieval if it has captions and no label at all."""
+Task = Literal["classification", "retrieval", "captioning", "questions"]
+
+
+def task_of(image_set: ImageSet, model: str | Path | None = None, *, asked: bool = False) -> Task:
+    """What is measured unless told otherwise.
+
+    questions: where there are any (`asked`). captioning: by a captioner, or by a multimodal model in a folder; a hub
+    name is not looked up. Else the set decides: retrieval if it has captions and no label at all.
+    """
+    if asked:
+        return "questions"
+    if model is not None and (is_captioner(model) or is_multimodal(model)):
+        return "captioning"
     captioned = any(image_set.captions) and not (image_set.labels >= 0).any()
     return "retrieval" if captioned else "classification"
 
 
-def evaluate_retrieval(model: str | Path, image_set: ImageSet, *, on_unreadable: str = "error") -> Retrieval:
+def with_captions(image_set: ImageSet, purpose: str) -> ImageSet:
+    """The kept pictures that have a caption; it warns of the others. purpose: as in `retrieval searches by them`.
+
+    Raises: ImageSetError where there are none.
+    """
+    kept = image_set.kept()
+    captioned = [place for place, own in enumerate(kept.captions) if any(caption.strip() for caption in own)]
+    if not captioned:
+        raise ImageSetError(
+            f"{image_set.manifest} has no captions on its {len(kept)} kept picture(s), and {purpose}. "
+            "Import them with gen2real import coco, or gen2real import table --caption-column NAME."
+        )
+    if len(captioned) < len(kept):
+        without = len(kept) - len(captioned)
+        warnings.warn(f"{without} of {len(kept)} picture(s) have no caption and are left out.", stacklevel=3)
+    return kept.select(captioned)
+
+
+def evaluate_retrieval(
+    model: str | Path, image_set: ImageSet, *, through: Branch = "f_r", on_unreadable: str = "error"
+) -> Retrieval:
     """Recall at 1, 5 and 10 and median rank between a set's pictures and their captions, in both directions.
 
     Args:
@@ -96,25 +157,17 @@ def evaluate_retrieval(model: str | Path, image_set: ImageSet, *, on_unreadable:
             with the text tower it came with; the head takes no part.
         image_set: with captions, one or several a picture. Equal captions are one text (`caption_positives`).
             Pictures without a caption are left out with a warning: whether a text is theirs as well is not known.
+        through: which of an aligned encoder's image towers pictures go through (`open_towers`).
 
     Raises: ModelError; ImageSetError where no picture has a caption; UnreadablePictures.
     """
-    kept = image_set.kept()
-    captioned = [place for place, own in enumerate(kept.captions) if any(caption.strip() for caption in own)]
-    if not captioned:
-        raise ImageSetError(
-            f"{image_set.manifest} has no captions on its {len(kept)} kept picture(s), and retrieval searches by them. "
-            "Import them with gen2real import coco, or gen2real import table --caption-column NAME."
-        )
-    if len(captioned) < len(kept):
-        without = len(kept) - len(captioned)
-        warnings.warn(f"{without} of {len(kept)} picture(s) have no caption and are left out.", stacklevel=2)
-    encoder = load_dual_encoder(model)
-    pictures = Pictures(kept.select(captioned), encoder.preprocess, on_unreadable=on_unreadable)  # type: ignore[arg-type]
+    captioned = with_captions(image_set, "retrieval searches by them")
+    encoder, vision = open_towers(model, through)
+    pictures = Pictures(captioned, encoder.preprocess, on_unreadable=on_unreadable)  # type: ignore[arg-type]
     texts, positives = caption_positives(pictures.image_set.captions)
     if not texts:
         raise ImageSetError(f"{image_set.manifest} has no picture with a caption that can be read.")
-    image = cached_views(encoder.vision, pictures, views=1, seed=0, cache=FeatureCache())[0]
+    image = cached_views(vision, pictures, views=1, seed=0, cache=FeatureCache())[0]
     with torch.no_grad():
         text = encoder.encode_text(texts).float().cpu()
     return retrieval_metrics(image, text, positives)

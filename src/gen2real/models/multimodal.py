@@ -39,7 +39,7 @@ class MultimodalModel:
     """A multimodal model and its processor.
 
     Attributes:
-        model: the transformers model, in evaluation mode.
+        model: the transformers model; loaded in evaluation mode and frozen (`multimodal_folder.make_trainable`).
         processor: the transformers processor; its tokenizer pads on the left.
         name, revision: where the base model came from.
         shift: ΔW by parameter name inside `vision` for generated pictures (`multimodal_shift.with_shift`); empty where
@@ -212,7 +212,7 @@ class MultimodalModel:
             return
         parameters = dict(self.vision.named_parameters())
         shifted = {name: parameters[name] for name in self.shift}
-        if any(parameter.requires_grad for parameter in shifted.values()):
+        if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in shifted.values()):
             raise ModelError("the image tower is trained and shifted at once; freeze it (requires_grad_(False)).")
         kept = {name: parameter.data for name, parameter in shifted.items()}
         try:
@@ -322,7 +322,7 @@ def load_base(name: str, *, revision: str | None = None, dtype: Dtype = "float32
     for parameter in model.parameters():
         # As for dual encoders: a tensor mapped from a file starts at any byte, and products then differ in a bit.
         parameter.data = parameter.data.clone()
-    return MultimodalModel(model.eval(), processor, name, revision=revision)
+    return MultimodalModel(model.eval().requires_grad_(False), processor, name, revision=revision)
 
 
 def is_tuned(folder: Path) -> bool:
@@ -332,6 +332,16 @@ def is_tuned(folder: Path) -> bool:
         return path.is_file() and read_json(path).get("kind") == "multimodal"
     except (json.JSONDecodeError, AttributeError):
         return False
+
+
+def is_multimodal(name_or_folder: str | Path) -> bool:
+    """Whether a folder, or a run's, holds a multimodal model, tuned or whole. A hub name is not looked up: False."""
+    folder = model_inside(Path(name_or_folder).expanduser())
+    if is_tuned(folder) or not (folder / "config.json").is_file():
+        return is_tuned(folder)
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    return read_json(folder / "config.json").get("model_type") in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 
 def _user(question: str, pictures: int) -> Mapping[str, Any]:

@@ -1,0 +1,149 @@
+"""gen2real evaluate: a finished model, measured on an image set."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from gen2real.cli_options import Json, Policy
+from gen2real.cli_tables import print_table
+from gen2real.errors import Gen2RealError
+
+if TYPE_CHECKING:
+    from gen2real.evaluation.classification import Classification
+    from gen2real.evaluation.retrieval import Retrieval
+    from gen2real.methods.finished_texts import Answered, Captioned
+
+
+def evaluate(
+    model: Annotated[
+        str,
+        Parameter(
+            help="a model folder or a run; a dual encoder by hub name or folder (zero-shot); a multimodal model as well"
+        ),
+    ],
+    image_set: Annotated[Path, Parameter(help="an image set with labels, or with captions")],
+    /,
+    *,
+    task: Annotated[
+        Literal["classification", "retrieval", "captioning", "questions"] | None,
+        Parameter(
+            help="[default: questions with --questions; captioning for captioners and multimodal models in a folder; "
+            "else classification, or retrieval where there are captions and no labels]"
+        ),
+    ] = None,
+    through: Annotated[
+        Literal["f_r", "f_g", "projection"],
+        Parameter(help="the image tower of an aligned model that pictures go through: for real, for generated ones"),
+    ] = "f_r",
+    questions: Annotated[
+        Path | None, Parameter(help="a JSONL file, a line {image, question, answers}, as gen2real kit writes one")
+    ] = None,
+    templates: Annotated[
+        str | None, Parameter(help="zero-shot: prompts by name, as imagenet-80 [default: simple]")
+    ] = None,
+    prompts: Annotated[Path | None, Parameter(help="zero-shot: a CuPL file, instead of templates")] = None,
+    on_unreadable: Policy = "error",
+    json: Json = False,
+) -> None:
+    """Measure a model on an image set, with intervals.
+
+    Classification: top-1 and top-5, per class, calibration, confusions.
+
+    Retrieval, from pictures to captions and back: recall at 1, 5 and 10, median rank.
+
+    Captioning: BLEU-4, ROUGE-L and CIDEr-D against the set's captions; METEOR and SPICE where pycocoevalcap is.
+
+    Questions: the accuracy of VQA v2.
+    """
+    from gen2real.imagesets import ImageSet
+    from gen2real.methods import finished, finished_texts
+
+    measured = ImageSet.read(image_set)
+    task = task or finished.task_of(measured, model, asked=questions is not None)
+    _check(task, questions, templates, prompts)
+    if task == "classification":
+        found = finished.evaluate_model(
+            model, measured, templates=templates, file=prompts, through=through, on_unreadable=on_unreadable
+        )
+        return _say_json(found) if json else _print_classification(found)
+    if task == "retrieval":
+        ranked = finished.evaluate_retrieval(model, measured, through=through, on_unreadable=on_unreadable)
+        return _say_json(ranked) if json else _print_retrieval(ranked)
+    if task == "captioning":
+        told = finished_texts.evaluate_captioning(model, measured, through=through, on_unreadable=on_unreadable)
+        return _say_json(told) if json else _print_captioning(told)
+    assert questions is not None
+    answered = finished_texts.evaluate_questions(
+        model, measured, questions, through=through, on_unreadable=on_unreadable
+    )
+    return _say_json(answered) if json else _print_questions(answered)
+
+
+def _check(task: str, questions: Path | None, templates: str | None, prompts: Path | None) -> None:
+    if task != "classification" and (templates is not None or prompts is not None):
+        reads = {"retrieval": "retrieval reads the captions", "captioning": "captioning writes captions"}
+        raise Gen2RealError(f"--templates and --prompts are for classification; {reads.get(task, 'questions ask')}")
+    if task == "questions" and questions is None:
+        raise Gen2RealError("--task questions needs something to ask: add --questions FILE.jsonl")
+    if task != "questions" and questions is not None:
+        raise Gen2RealError(f"--questions is for --task questions; this is {task}")
+
+
+def _say_json(found: Classification | Retrieval | Captioned | Answered) -> None:
+    print(jsonlib.dumps(found.to_json(), allow_nan=False))
+
+
+def _print_classification(found: Classification) -> None:
+    lines = [
+        ["top-1", found.top1.percent()],
+        ["top-5", found.top5.percent()],
+        ["mean per class", f"{100 * found.mean_per_class:.1f} %"],
+        ["calibration error", f"{found.calibration_error:.3f}"],
+        ["pictures", str(found.count)],
+    ]
+    print_table(["measure", "value"], lines)
+    if found.confusions:
+        print()
+        rows = [[one.true_name, one.predicted_name, str(one.count)] for one in found.confusions[:10]]
+        print_table(["true", "taken for", "times"], rows)
+
+
+def _print_retrieval(found: Retrieval) -> None:
+    both = found.image_to_text, found.text_to_image
+    lines = [
+        [f"recall@{k}", *(f"{one.recall[k].percent()}, chance {100 * one.chance[k]:.1f} %" for one in both)]
+        for k in both[0].recall
+    ]
+    lines.append(["median rank", *(f"{one.median_rank:g}" for one in both)])
+    lines.append(["searched", *(f"{one.queries} among {one.gallery}" for one in both)])
+    print_table(["measure", "pictures → texts", "texts → pictures"], lines)
+
+
+def _print_captioning(found: Captioned) -> None:
+    from gen2real.evaluation.statistics import bootstrap_interval
+    from gen2real.methods.measures import Measure
+
+    lines = []
+    for name, values in found.scores.values.items():
+        measure = Measure(name)
+        lines.append([measure.name, measure.interval(bootstrap_interval(values))])
+    print_table(["measure", "value"], [*lines, ["pictures", str(len(found.ids))]])
+    for note in found.scores.notes:
+        print(f"Note: {note}")
+    print()
+    print_table(["picture", "caption"], [list(one) for one in list(zip(found.ids, found.captions, strict=True))[:5]])
+
+
+def _print_questions(found: Answered) -> None:
+    lines = [
+        ["accuracy", found.accuracy.percent()],
+        ["questions", f"{len(found.questions)} about {found.pictures} picture(s)"],
+    ]
+    print_table(["measure", "value"], lines)
+    print()
+    told = list(zip(found.questions, found.answers, strict=True))[:5]
+    print_table(["question", "answer", "right"], [[one.question, said, ", ".join(one.answers)] for one, said in told])
