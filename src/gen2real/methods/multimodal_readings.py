@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gen2real.evaluation.captioning import caption_scores
 from gen2real.evaluation.questions import question_scores
+from gen2real.evaluation.statistics import group_values
 from gen2real.imagesets.decoding import check_pictures
 from gen2real.imagesets.manifest import ImageSet
 from gen2real.imagesets.questions import PictureQuestion, read_questions
@@ -90,8 +93,11 @@ class _Task:
                 samples.add(name, row, "", own, text)
         if self.asked:
             told = answer([item.picture for item in self.asked], [item.question for item in self.asked])
-            values |= question_scores(told, [item.answers for item in self.asked])
-            details |= {"questions": len(told)}
+            pictures = {picture: place for place, picture in enumerate(dict.fromkeys(one.picture for one in self.asked))}
+            group = np.array([pictures[item.picture] for item in self.asked])
+            for measure, own in question_scores(told, [item.answers for item in self.asked]).items():
+                values[measure] = group_values(own, group, len(pictures))
+            details |= {"questions": len(told), "pictures asked about": len(pictures)}
             place = {path: row for row, path in enumerate(self.shown.paths)}
             for item, text in list(zip(self.asked, told, strict=True))[:_SAMPLES]:
                 samples.add(name, place[item.picture], item.question, list(item.answers), text)
