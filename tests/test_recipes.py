@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from gen2real.comparison import compare
+from gen2real.comparison import MeasuredTable, compare
 from gen2real.config import load_recipe
 from gen2real.errors import RecipeError
+from gen2real.files import read_json
 from gen2real.generation import GenerateConfig, generate
 from gen2real.imagesets import ImageSet
 from gen2real.methods import CONFIGS, run
@@ -27,11 +28,15 @@ from tiny_sets import colour_set
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").glob("*/*.yaml"))
 COMPARISONS = [path for path in RECIPES if path.parent.name == "compare"]
+COMPARED = {
+    path: read_recipe(path.parent / read_recipe(path).values["recipe"]).values["method"] for path in COMPARISONS
+}
 GENERATIONS = [path for path in RECIPES if path.parent.name == "generate"]
 TRAININGS = [path for path in RECIPES if path not in (*COMPARISONS, *GENERATIONS)]
 METHOD = {path: read_recipe(path).values["method"] for path in TRAININGS}
 CLASSIFIERS = [path for path in TRAININGS if METHOD[path] in ("regft", "flyp")]
 ALIGNMENTS = [path for path in TRAININGS if METHOD[path] == "gmail"]
+COMPARED = {path: METHOD[(path.parent / read_recipe(path).values["recipe"]).resolve()] for path in COMPARISONS}
 
 
 def named(path: Path) -> str:
@@ -167,7 +172,43 @@ def test_it_draws(world: World, tmp_path: Path, path: Path) -> None:
     assert len(made) == len(source.read_text().splitlines())
 
 
-@pytest.mark.parametrize("path", COMPARISONS, ids=named)
+@pytest.mark.parametrize("path", [path for path in COMPARISONS if COMPARED[path] == "gmail"], ids=named)
+def test_it_compares_alignments(world: World, tmp_path: Path, path: Path) -> None:
+    changes = {f"set.{key}": value for key, value in world.pairs.items()} | {"output": tmp_path, "seeds": "[0]"}
+    if "sizes" in read_recipe(path).values:
+        changes["sizes"] = "[4, 9]"
+    config = load_recipe(path, {"compare": CompareConfig}, [f"{key}={value}" for key, value in changes.items()])
+    assert isinstance(config, CompareConfig)
+    assert len(load_comparison(path).seeds) >= 5
+    assert config.against == ("baseline", "no alignment")
+    table = compare(config, quiet=True)
+    assert isinstance(table, MeasuredTable)
+    assert list(dict.fromkeys(row.of for row in table.rows)) == list(config.arms)
+    assert set(table.measures) == {"top1", "image_to_text_recall@1", "text_to_image_recall@1"}
+    for row in table.rows:
+        assert "baseline" in row.tests or row.arm == "baseline"
+        spent = {read_json(tmp_path / run / "result.json")["cost"]["updates"] for run in row.runs.values()}
+        assert spent == {1}, "arms are compared at equal steps"
+    rows = {row.arm: row for row in table.rows}
+    if config.sizes:
+        assert {(point.arm, point.size) for point in table.scaling} == {
+            (arm, size) for arm in ("no alignment", "aligned") for size in (4, 9)
+        }
+    else:
+        assert rows["aligned, one tower"].runs == rows["aligned"].runs == rows["baseline"].runs
+        assert {arm: row.reading for arm, row in rows.items() if row.reading != "f_r"} == {
+            "baseline": "baseline", "no alignment, one tower": "f_g", "aligned, one tower": "f_g",
+            "equation 1 alone": "f_g",
+        }  # fmt: skip
+
+
+def load_comparison(path: Path) -> CompareConfig:
+    config = load_recipe(path, {"compare": CompareConfig})
+    assert isinstance(config, CompareConfig)
+    return config
+
+
+@pytest.mark.parametrize("path", [path for path in COMPARISONS if COMPARED[path] == "regft"], ids=named)
 def test_it_compares_every_arm(world: World, tmp_path: Path, path: Path) -> None:
     changes = {f"set.{key}": value for key, value in world.changes.items()} | {"output": str(tmp_path), "seeds": "[0]"}
     config = load_recipe(path, {"compare": CompareConfig}, [f"{key}={value}" for key, value in changes.items()])
