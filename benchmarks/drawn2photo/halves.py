@@ -51,9 +51,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "aligned, rank 2": {"loss": "align+text", "lora.rank": 2, "lora.alpha": 4},
     "aligned, a third of the drawings": {"loss": "align+text", "data.pictures": 100},
 }
-WITH_HEAD = ("aligned",)
+HEADS = {"RegFT on unaligned": "", "RegFT on aligned": "aligned"}
 ON_EVERYTHING: dict[str, dict[str, Any]] = {
-    "unaligned": {},
     "distributions aligned": {"loss": "distribution"},
     "distributions aligned, MMD": {"loss": "distribution", "align.form": "mmd"},
 }
@@ -63,7 +62,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
-    every = [*ON_EVERYTHING, *ARMS]
+    every = [*ARMS, *HEADS, *ON_EVERYTHING]
     parser.add_argument("--arms", nargs="*", choices=every, default=every, help="none: the table alone")
     parser.add_argument("--steps", type=int, help="updates of every arm, instead of the recipe's; to try it out")
     parser.add_argument("--publish", action="store_true", help="write the table, with its provenance, to results/")
@@ -82,11 +81,7 @@ def main() -> None:
     bench = Bench(options.output, options.steps)
     for seed in options.seeds:
         for arm in options.arms:
-            if arm in ON_EVERYTHING:
-                bench.on_everything(seed, arm)
-            else:
-                bench.half(seed, "a", arm)
-                bench.half(seed, "b", arm)
+            bench.run(seed, arm)
     found = bench.found(options.seeds)
     print(table(found))
     if options.publish:
@@ -119,34 +114,39 @@ class Bench:
         with torch.no_grad():
             self.head = normalize(self.encoder.encode_text([TEMPLATE.format(name) for name in self.names]), dim=1)
 
-    def half(self, seed: int, side: str, arm: str) -> None:
-        """Trains an arm on one half of the classes and looks at the other."""
-        folder = self.output / f"{seed}-{side}" / _folder(arm)
-        if (folder / "found.json").exists():
+    def run(self, seed: int, arm: str) -> None:
+        """One arm of one seed, both ways round."""
+        sides = write_halves(seed)
+        if arm in ARMS:
+            for side, seen in sides.items():
+                folder = self.output / f"{seed}-{side}" / _folder(arm)
+                if not (folder / "found.json").exists():
+                    self._align(folder / "run", seed, {**paths(seed, side), **ARMS[arm]})
+                    self._keep(folder / "found.json", self.looked_at(folder / "run", ~seen))
+                    if arm not in HEADS.values():
+                        self._forget(folder)
             return
-        seen = write_halves(seed)[side]
-        self._align(folder / "run", seed, {**paths(seed, side), **ARMS[arm]})
-        values = self.looked_at(folder / "run", ~seen)
-        if arm in WITH_HEAD:
-            values |= self.head_of(folder / "head", folder / "run", seed, [~seen])
-        self._keep(folder, values)
-
-    def on_everything(self, seed: int, arm: str) -> None:
-        """The head on drawings of all classes: without alignment, or on f_g aligned to unlabelled photographs."""
+        if aligned := HEADS.get(arm):
+            for side, seen in sides.items():
+                folder = self.output / f"{seed}-{side}" / _folder(aligned)
+                if not (folder / "head.json").exists():
+                    values = self.head_of(folder / "head", folder / "run", seed, [~seen])
+                    self._keep(folder / "head.json", values)
+                    self._forget(folder)
+            return
         folder = self.output / f"{seed}-all" / _folder(arm)
-        if (folder / "found.json").exists():
+        if (folder / "head.json").exists():
             return
-        if changes := ON_EVERYTHING[arm]:
+        if arm in ON_EVERYTHING:
             sets = {
                 "data.generated": [str(DATA / f"drawn-{style}") for style in STYLES],
                 "data.real": str(DATA / "photos"),
                 "align.same_partner": "literal",
             }
-            self._align(folder / "run", seed, {**sets, **changes})
-        self._keep(
-            folder,
-            self.head_of(folder / "head", folder / "run" if changes else None, seed, list(write_halves(seed).values())),
-        )
+            self._align(folder / "run", seed, {**sets, **ON_EVERYTHING[arm]})
+        start = folder / "run" if arm in ON_EVERYTHING else None
+        self._keep(folder / "head.json", self.head_of(folder / "head", start, seed, list(sides.values())))
+        self._forget(folder)
 
     def looked_at(self, run: Path, unseen_classes: np.ndarray) -> dict[str, list[float | None]]:
         """One value for each of the 208 photographs (NaN where its class was aligned on), read as the module says."""
@@ -224,18 +224,17 @@ class Bench:
         """Arm → reading → [S 208], over the seeds that have ended in both directions."""
         arms: dict[str, dict[str, np.ndarray]] = {}
         for arm in ARMS:
-            own = [[self.output / f"{seed}-{side}" / _folder(arm) / "found.json" for side in "ab"] for seed in seeds]
-            ended = [[_values(path) for path in pair] for pair in own if all(path.exists() for path in pair)]
-            if ended:
-                arms[arm] = {
-                    name: np.stack([np.where(np.isnan(a[name]), b[name], a[name]) for a, b in ended])
-                    for name in ended[0][0]
-                }
-        for arm in ON_EVERYTHING:
-            every_path = [self.output / f"{seed}-all" / _folder(arm) / "found.json" for seed in seeds]
-            every = [_values(path) for path in every_path if path.exists()]
-            if every:
-                arms[arm] = {name: np.stack([one[name] for one in every]) for name in every[0]}
+            for name in ("found.json", "head.json"):
+                pairs = [[self.output / f"{seed}-{side}" / _folder(arm) / name for side in "ab"] for seed in seeds]
+                ended = [[_values(path) for path in pair] for pair in pairs if all(path.exists() for path in pair)]
+                for reading in ended[0][0] if ended else ():
+                    both = [np.where(np.isnan(a[reading]), b[reading], a[reading]) for a, b in ended]
+                    arms.setdefault(arm, {})[reading] = np.stack(both)
+        for arm in ("RegFT on unaligned", *ON_EVERYTHING):
+            every = [self.output / f"{seed}-all" / _folder(arm) / "head.json" for seed in seeds]
+            ended_heads = [_values(path) for path in every if path.exists()]
+            for reading in ended_heads[0] if ended_heads else ():
+                arms.setdefault(arm, {})[reading] = np.stack([one[reading] for one in ended_heads])
         return arms
 
     def _align(self, folder: Path, seed: int, changes: dict[str, Any]) -> None:
@@ -248,13 +247,15 @@ class Bench:
         )
         run(recipe, quiet=True)
 
-    def _keep(self, folder: Path, values: dict[str, list[float | None]]) -> None:
+    def _keep(self, path: Path, values: dict[str, list[float | None]]) -> None:
         from gen2real.files import write_json
 
-        write_json(folder / "found.json", values)
+        write_json(path, values)
+        print(f"{path}: done", file=sys.stderr, flush=True)
+
+    def _forget(self, folder: Path) -> None:
         # The whole encoder, 110 MB a run, of which only the adapter is this run's own.
         shutil.rmtree(folder / "run" / "model", ignore_errors=True)
-        print(f"{folder}: done", file=sys.stderr, flush=True)
 
     def _top1(self, scores: Tensor, among: np.ndarray, photos: np.ndarray) -> np.ndarray:
         answers: np.ndarray = among[scores[:, torch.from_numpy(among)].argmax(dim=1).numpy()]
