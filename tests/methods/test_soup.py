@@ -101,7 +101,7 @@ def test_held_out_accuracy_is_that_of_the_run(runs: list[Path], folder: Path, mo
 
 def test_a_finished_soup_is_read(runs: list[Path], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = soup(folder, runs, save_model=False)
-    monkeypatch.setattr(soup_module, "load_dual_encoder", None)
+    monkeypatch.setattr(soup_module, "start_of", None)
     assert soup(folder, runs, save_model=False).summary == first.summary
     with pytest.raises(RecipeError, match="kind: 'uniform' → 'greedy'"):
         soup(folder, runs, save_model=False, kind="greedy")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gen2real.config import nearest
 from gen2real.errors import ImageSetError
@@ -24,6 +24,7 @@ from gen2real.methods.batches import SourceBatches
 from gen2real.methods.leaks import refuse_leak
 from gen2real.methods.origins import origin_checked
 from gen2real.methods.settings import DataSettings
+from gen2real.models.aligned import shifted_tower
 from gen2real.prompts import read_class_names
 from gen2real.training.distributed import share
 
@@ -32,10 +33,18 @@ Labels = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class LabelledPictures:
-    """Pictures and their classes as indices into the run's class list."""
+    """Pictures and their classes as indices into the run's class list.
+
+    `shift` is ΔW of the image tower for generated pictures (GMAIL), empty for real ones and where there is one tower.
+    """
 
     pictures: Pictures
     labels: Labels
+    shift: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def tower(self, vision: nn.Module) -> nn.Module:
+        """The image tower that these pictures go through: `vision` with weights W, or W + ΔW."""
+        return shifted_tower(vision, self.shift)
 
     @property
     def image_set(self) -> ImageSet:
@@ -65,38 +74,43 @@ class ClassificationData:
     """What a run learns from. Nothing here reads the evaluation set beyond its class names.
 
     Args:
+        shift: ΔW of the image tower that generated pictures go through, training and held-out ones (GMAIL); empty
+            where there is one tower for all.
         seed: of the run; it chooses the few-shot pictures. Which pictures are held out does not depend on it, so that
             several seeds are measured on the same ones.
 
     Raises: ImageSetError and UnreadablePictures for sets that do not fit; RecipeError for settings that do not.
     """
 
-    def __init__(self, settings: DataSettings, preprocess: Preprocess, *, seed: int) -> None:
-        self.settings, self.preprocess = settings, preprocess
+    def __init__(
+        self, settings: DataSettings, preprocess: Preprocess, *, seed: int, shift: Mapping[str, Tensor] | None = None
+    ) -> None:
+        self.settings, self.preprocess, self.shift = settings, preprocess, shift or {}
         sets = [ImageSet.read(source.path).kept() for source in settings.generated]
         self.classes = _class_list(settings.class_names, sets[0])
         labels = [set_labels(one, self.classes) for one in sets]
         generated = [origin_checked(one, "generated") for one in sets]
         held_out: list[LabelledPictures] = []
         if settings.held_out is not None:
-            held_out = [self._pictures(origin_checked(ImageSet.read(settings.held_out).kept(), "generated"), None)]
+            apart = origin_checked(ImageSet.read(settings.held_out).kept(), "generated")
+            held_out = [self._pictures(apart, None, self.shift)]
         elif settings.holdout > 0:
             ids = [f"{place}/{row}" for place, one in enumerate(sets) for row in one.ids]
             out = held_out_rows(ids, np.concatenate(labels), settings.holdout, seed=0)
             parts = np.split(out, np.cumsum([len(one) for one in sets])[:-1])
             held_out = [
-                self._pictures(one.select(np.flatnonzero(part)), None)
+                self._pictures(one.select(np.flatnonzero(part)), None, self.shift)
                 for one, part in zip(sets, parts, strict=True)
                 if part.any()
             ]
             generated = [one.select(np.flatnonzero(~part)) for one, part in zip(sets, parts, strict=True)]
         self.held_out = held_out
         augmentation = Augmentation(**settings.augmentation.model_dump())
-        self.sources = [self._pictures(one, augmentation) for one in generated]
+        self.sources = [self._pictures(one, augmentation, self.shift) for one in generated]
         self.weights = [source.weight for source in settings.generated]
         if settings.real is not None:
             shots = _shots(ImageSet.read(settings.real.path).kept(), settings.real.shots, seed)
-            self.sources.append(self._pictures(shots, augmentation))
+            self.sources.append(self._pictures(shots, augmentation, {}))
             self.weights.append(settings.real.weight)
         self.evaluation = None if settings.evaluation is None else SealedSet(settings.evaluation, self.classes)
         if self.evaluation is not None:
@@ -119,7 +133,9 @@ class ClassificationData:
         sizes = [len(source.pictures) for source in self.sources]
         return EpochSampler(sizes, weights, batch_size, seed, labels=labels)
 
-    def _pictures(self, one: ImageSet, augmentation: Augmentation | None) -> LabelledPictures:
+    def _pictures(
+        self, one: ImageSet, augmentation: Augmentation | None, shift: Mapping[str, Tensor]
+    ) -> LabelledPictures:
         pictures = Pictures(
             one,
             self.preprocess,
@@ -127,7 +143,7 @@ class ClassificationData:
             cache=self.settings.cache,
             on_unreadable=self.settings.on_unreadable,
         )
-        return LabelledPictures(pictures, set_labels(pictures.image_set, self.classes))
+        return LabelledPictures(pictures, set_labels(pictures.image_set, self.classes), shift)
 
 
 @dataclass(frozen=True)
@@ -136,19 +152,22 @@ class Batch:
 
     `rows` counts the rows of the part on all processes. A process that has none of a batch's last few holds one input
     all the same, and no label: models run on it, since all must, and `outputs[: len(labels)]` drops what they say.
+    `generated` [n] tells inputs that are generated pictures from real ones, where each have an image tower of theirs.
     """
 
     inputs: Tensor
     labels: Tensor
     draws: Tensor
     rows: int
+    generated: Tensor | None = None
 
-    def on(self, device: torch.device, preprocess: Preprocess) -> tuple[Tensor, Tensor]:
-        """Model inputs (pixels normalised there, so that bytes travel) and labels on a device."""
+    def on(self, device: torch.device, preprocess: Preprocess) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Model inputs (pixels normalised there, so that bytes travel), labels and `generated` on a device."""
+        generated = None if self.generated is None else self.generated.to(device, non_blocking=True)
         inputs = self.inputs.to(device, non_blocking=True)
         if inputs.dtype == torch.uint8:
             inputs = preprocess.normalize(inputs)
-        return inputs, self.labels.to(device, non_blocking=True)
+        return inputs, self.labels.to(device, non_blocking=True), generated
 
 
 class PictureBatches(SourceBatches[Batch]):
@@ -157,13 +176,24 @@ class PictureBatches(SourceBatches[Batch]):
     def __init__(self, data: ClassificationData, sampler: EpochSampler, *, seed: int, parts: int, workers: int) -> None:
         super().__init__([one.pictures for one in data.sources], sampler, seed=seed, parts=parts, workers=workers)
         self._labels = [one.labels for one in data.sources]
+        self._shifted = [bool(one.shift) for one in data.sources] if data.shift else None
 
     def _batch(
         self, pixels: Tensor, own: Sequence[tuple[int, int]], generators: Sequence[torch.Generator], rows: int
     ) -> Batch:
         labels = [int(self._labels[source][index]) for source, index in own]
         draws = [int(torch.randint(2**31, (), generator=generator)) for generator in generators]
-        return Batch(pixels, torch.tensor(labels, dtype=torch.long), torch.tensor(draws, dtype=torch.long), rows=rows)
+        generated = None
+        if self._shifted is not None:
+            # The one input of a process without rows may go through either tower.
+            generated = torch.tensor([self._shifted[source] for source, _ in own] or [False])
+        return Batch(
+            pixels,
+            torch.tensor(labels, dtype=torch.long),
+            torch.tensor(draws, dtype=torch.long),
+            rows=rows,
+            generated=generated,
+        )
 
 
 class FeatureBatches:

@@ -57,6 +57,7 @@ def conclude(
         "method": config.method,
         "seed": config.seed,
         "encoder": config.encoder.source,
+        "generated_through": config.encoder.generated_branch,
         "name_only": config.data.real is None,
         "classes": data.class_names,
         "pictures": {

@@ -23,8 +23,8 @@ from gen2real.methods.classification_run import Tuning, copied_state
 from gen2real.methods.rehearsal import Rehearsal
 from gen2real.methods.result import Result
 from gen2real.methods.settings import FLYPConfig
-from gen2real.methods.start import open_encoder
-from gen2real.methods.tuning import feature_mean, fit_encoder
+from gen2real.methods.start import start_of
+from gen2real.methods.tuning import feature_mean, fit_encoder, two_branches
 from gen2real.models.classifier import TextInitialisedClassifier, text_head
 from gen2real.models.dual_encoder import DualEncoder
 from gen2real.prompts import prompts_for
@@ -42,9 +42,13 @@ class _Pairs(nn.Module):
         self.register_buffer("mean", mean, persistent=False)
         self.mean: Tensor
 
-    def forward(self, pixels: Tensor, texts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, pixels: Tensor, texts: Sequence[str], generated: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         # A process without rows runs both towers all the same, or the others would wait for its gradients.
-        image = self.encoder.encode_image(pixels)[: len(texts)] - self.mean
+        encoder = self.encoder
+        features = encoder.encode_image(pixels) if generated is None else encoder.vision(pixels, generated)
+        image = features[: len(texts)] - self.mean
         text = self.encoder.encode_text(list(texts) or [""])[: len(texts)]
         return image, text, self.encoder.logit_scale.exp()
 
@@ -59,10 +63,10 @@ def run(config: FLYPConfig, *, quiet: bool = False) -> Result | None:
 
 def prepare(config: FLYPConfig) -> FLYP:
     """Everything up to the first update: encoder, pictures, prompts."""
-    encoder = open_encoder(config.encoder).encoder
+    encoder, shift = start_of(config.encoder)
     if config.training.gradient_checkpointing:
         encoder.gradient_checkpointing()
-    return FLYP(config, encoder, ClassificationData(config.data, encoder.preprocess, seed=config.seed))
+    return FLYP(config, encoder, ClassificationData(config.data, encoder.preprocess, seed=config.seed, shift=shift))
 
 
 def rehearse(config: FLYPConfig, folder: Path, updates: int) -> Rehearsal:
@@ -97,11 +101,9 @@ class FLYP(Tuning):
         config = self._config
         loss = ContrastiveLoss(config, self.data, self._prompts)
         rates = {"pairs": (self._pairs, config.optimizer.lr)}
-        return [
-            fit_encoder(
-                {"pairs": self._pairs}, rates, self.data, loss, folder, config, stage="both-encoders", quiet=quiet
-            )
-        ]
+        models = {"pairs": self._pairs}
+        with two_branches(self.encoder, self.data.shift):
+            return [fit_encoder(models, rates, self.data, loss, folder, config, stage="both-encoders", quiet=quiet)]
 
 
 class ContrastiveLoss:
@@ -113,9 +115,9 @@ class ContrastiveLoss:
 
     def __call__(self, models: Mapping[str, nn.Module], batch: Batch) -> dict[str, Tensor]:
         model = models["pairs"]
-        pixels, labels = batch.on(next(model.parameters()).device, self._preprocess)
+        pixels, labels, generated = batch.on(next(model.parameters()).device, self._preprocess)
         of_class = [self._prompts[label] for label in labels.tolist()]
         texts = [prompts[draw % len(prompts)] for prompts, draw in zip(of_class, batch.draws.tolist(), strict=True)]
-        image, text, scale = model(pixels, texts)
+        image, text, scale = model(pixels, texts, generated)
         groups = gather(labels) if self._positives else None
         return {"loss": image_text_contrastive(gather(image), gather(text), scale, groups=groups)}

@@ -46,10 +46,12 @@ class _Set:
 
     def features(self, vision: nn.Module) -> Tensor:
         if not self.frozen:
-            return torch.cat([encode_pictures(vision, part.pictures) for part in self.parts])
+            return torch.cat([encode_pictures(part.tower(vision), part.pictures) for part in self.parts])
         if self._kept is None:
             cache = FeatureCache()
-            found = [cached_views(vision, part.pictures, views=1, seed=0, cache=cache)[0] for part in self.parts]
+            found = [
+                cached_views(part.tower(vision), part.pictures, views=1, seed=0, cache=cache)[0] for part in self.parts
+            ]
             self._kept = torch.cat(found)
         return self._kept
 

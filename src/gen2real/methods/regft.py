@@ -35,9 +35,10 @@ from gen2real.methods.classification_run import Tuning, copied_state
 from gen2real.methods.rehearsal import Rehearsal
 from gen2real.methods.result import Result
 from gen2real.methods.settings import LossSettings, PromptSettings, RegFTConfig
-from gen2real.methods.start import open_encoder
-from gen2real.methods.tuning import feature_mean, fit_encoder, fit_head, training_features
+from gen2real.methods.start import start_of
+from gen2real.methods.tuning import feature_mean, fit_encoder, fit_head, training_features, two_branches
 from gen2real.models.adapters import add_lora, merge_lora
+from gen2real.models.aligned import TwoBranches
 from gen2real.models.classifier import TextInitialisedClassifier, text_head
 from gen2real.models.dual_encoder import DualEncoder
 from gen2real.prompts import prompts_for
@@ -58,10 +59,10 @@ def run(config: RegFTConfig, *, quiet: bool = False) -> Result | None:
 
 def prepare(config: RegFTConfig) -> RegFT:
     """Everything up to the first update: encoder, pictures, zero-shot head."""
-    encoder = open_encoder(config.encoder).encoder
+    encoder, shift = start_of(config.encoder)
     if config.training.gradient_checkpointing:
         encoder.gradient_checkpointing()
-    return RegFT(config, encoder, ClassificationData(config.data, encoder.preprocess, seed=config.seed))
+    return RegFT(config, encoder, ClassificationData(config.data, encoder.preprocess, seed=config.seed, shift=shift))
 
 
 def rehearse(config: RegFTConfig, folder: Path, updates: int) -> Rehearsal:
@@ -111,7 +112,8 @@ class RegFT(Tuning):
             "head": (classifier.head, config.optimizer.head_lr or config.optimizer.lr),
             "vision": (classifier.vision, config.optimizer.lr),
         }
-        reports.append(fit_encoder({"classifier": classifier}, rates, data, loss, folder, config, quiet=quiet))
+        with two_branches(classifier, data.shift):
+            reports.append(fit_encoder({"classifier": classifier}, rates, data, loss, folder, config, quiet=quiet))
         if config.tune == "lora":
             classifier.vision = merge_lora(classifier.vision)
         return reports
@@ -143,6 +145,8 @@ class RegFTLoss:
         self._teacher: TextInitialisedClassifier | None = None
         if settings.soft_targets > 0:
             vision = nn.Identity() if frozen_encoder else copy.deepcopy(classifier.vision)
+            if data.shift and not frozen_encoder:
+                vision = TwoBranches(vision, data.shift)
             self._teacher = TextInitialisedClassifier(
                 vision, classifier.head.weight, classifier.head.bias, feature_mean=classifier.feature_mean
             ).requires_grad_(False)
@@ -153,8 +157,8 @@ class RegFTLoss:
 
     def __call__(self, models: Mapping[str, nn.Module], batch: Batch) -> dict[str, Tensor]:
         settings, model = self._settings, models["classifier"]
-        inputs, labels = batch.on(next(model.parameters()).device, self._preprocess)
-        own_logits, own_features = (output[: len(labels)] for output in model(inputs))
+        inputs, labels, generated = batch.on(next(model.parameters()).device, self._preprocess)
+        own_logits, own_features = (output[: len(labels)] for output in model(inputs, generated))
         logits, features, labels = gather(own_logits), gather(own_features), gather(labels)
 
         # L = (1 − λ)·CE + λ·soft + a·V + b·K
@@ -163,7 +167,7 @@ class RegFTLoss:
         loss = (1 - settings.soft_targets) * cross_entropy
         if self._teacher is not None:
             with torch.no_grad():
-                own_answers, _ = self._teacher.to(inputs.device).eval()(inputs)
+                own_answers, _ = self._teacher.to(inputs.device).eval()(inputs, generated)
             answers = gather(own_answers[: len(own_logits)])
             terms["soft_targets"] = soft_target_cross_entropy(logits, answers, temperature=settings.temperature)
             loss = loss + settings.soft_targets * terms["soft_targets"]

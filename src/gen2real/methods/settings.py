@@ -186,6 +186,15 @@ class ClassificationConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _layers_computed_once(self) -> ClassificationConfig:
+        if self.encoder.generated_branch == "f_g" and self.training.gradient_checkpointing:
+            raise ValueError(
+                "training.gradient_checkpointing computes layers again when the shift of the weights for generated "
+                "pictures is gone; leave it out, or set encoder.generated_through=f_r"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _pictures_to_choose_on(self) -> ClassificationConfig:
         if self.ensemble.rule == "generated" and self.data.held_out is None and self.data.holdout == 0:
             raise ValueError(

@@ -26,7 +26,7 @@ from gen2real.methods.readings import measure
 from gen2real.methods.regft import zero_shot_classifier
 from gen2real.methods.result import Result
 from gen2real.methods.settings import FLYPConfig, RegFTConfig, SoupConfig
-from gen2real.methods.start import open_encoder
+from gen2real.methods.start import start_of
 from gen2real.models.classifier import TextInitialisedClassifier
 from gen2real.models.weights import greedy_soup, interpolate, uniform_soup
 from gen2real.training.run_folder import RunFolder
@@ -47,8 +47,8 @@ def run(config: SoupConfig, *, quiet: bool = False) -> Result:
     assert isinstance(first, RegFTConfig)
     folder = RunFolder(config.output, config)
 
-    encoder = open_encoder(first.encoder).encoder
-    data = ClassificationData(first.data, encoder.preprocess, seed=first.seed)
+    encoder, shift = start_of(first.encoder)
+    data = ClassificationData(first.data, encoder.preprocess, seed=first.seed, shift=shift)
     classifier = zero_shot_classifier(encoder, data, first.prompts, centering=first.centering)
     original = copied_state(classifier.state_dict())
     states = [{**original, **result.changed_weights()} for result in results]
@@ -92,7 +92,8 @@ def _held_out_accuracy(
     classifier.load_state_dict(state)
     right = count = 0
     for part in data.held_out:
-        answers = classifier.classify_features(encode_pictures(classifier.vision, part.pictures)).argmax(dim=1)
+        features = encode_pictures(part.tower(classifier.vision), part.pictures)
+        answers = classifier.classify_features(features).argmax(dim=1)
         right += int((answers.numpy() == part.labels).sum())
         count += len(part.labels)
     return right / count

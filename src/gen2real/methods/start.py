@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from gen2real.methods.settings import EncoderSettings
 from gen2real.models.aligned import Aligned, load_aligned
-from gen2real.models.dual_encoder import load_dual_encoder
+from gen2real.models.dual_encoder import DualEncoder, load_dual_encoder
 
 
 def open_encoder(settings: EncoderSettings) -> Aligned:
@@ -17,3 +19,9 @@ def open_encoder(settings: EncoderSettings) -> Aligned:
     if settings.init is not None:
         return load_aligned(settings.init)
     return Aligned(load_dual_encoder(settings.source, revision=settings.revision))
+
+
+def start_of(settings: EncoderSettings) -> tuple[DualEncoder, dict[str, Tensor]]:
+    """The encoder with f_r and h, and ΔW of the tower that generated pictures go through; empty if that is f_r too."""
+    aligned = open_encoder(settings)
+    return aligned.encoder, aligned.shift if settings.generated_branch == "f_g" else {}

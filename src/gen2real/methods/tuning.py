@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from gen2real.evaluation.features import FeatureCache, cached_views
 from gen2real.methods.classification_data import Batch, ClassificationData, FeatureBatches, PictureBatches
 from gen2real.methods.fitting import fit
 from gen2real.methods.settings import ClassificationConfig
+from gen2real.models.aligned import TwoBranches
 from gen2real.models.classifier import TextInitialisedClassifier
 from gen2real.models.dual_encoder import DualEncoder
 from gen2real.training.run_folder import RunFolder
@@ -28,7 +30,7 @@ def training_features(
     """
     cache = cache or FeatureCache()
     return [
-        cached_views(vision, source.pictures, views=data.settings.views, seed=seed, cache=cache)
+        cached_views(source.tower(vision), source.pictures, views=data.settings.views, seed=seed, cache=cache)
         for source in data.sources
     ]
 
@@ -94,6 +96,23 @@ def fit_encoder(
     for model in models.values():
         model.eval()
     return report
+
+
+@contextmanager
+def two_branches(owner: nn.Module, shift: Mapping[str, Tensor]) -> Iterator[None]:
+    """While it lasts, `owner.vision` sees generated pictures with weights W + ΔW and real ones with W (`TwoBranches`).
+
+    Afterwards it is the tower alone again, whatever has become of W. Without a shift nothing is changed.
+    """
+    if not shift:
+        yield
+        return
+    tower: Any = owner.vision
+    owner.vision = TwoBranches(tower, shift)
+    try:
+        yield
+    finally:
+        owner.vision = tower
 
 
 def training_mode(model: nn.Module, *, freeze_batch_norm: bool) -> None:

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from gen2real.errors import ModelError
@@ -136,7 +137,9 @@ def load_adapter(module: nn.Module, folder: str | Path) -> nn.Module:
         for name, t in read_tensors(source / "adapter_model.safetensors").items()
     }
     try:
-        inject_adapter_in_model(config, module, adapter_name=_ADAPTER)
+        # The layers begin as random numbers; loading must not change what a run draws afterwards.
+        with torch.random.fork_rng(devices=[]):
+            inject_adapter_in_model(config, module, adapter_name=_ADAPTER)
         report = set_peft_model_state_dict(module, state, adapter_name=_ADAPTER)
     except (ValueError, RuntimeError) as error:
         raise ModelError(f"the adapter in {source} does not fit the image tower: {error}") from error

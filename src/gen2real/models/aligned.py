@@ -58,9 +58,9 @@ class ShiftedTower(nn.Module):
         super().__init__()
         self.tower = tower
         self._name_of = _places(tower, shift)
-        for name, value in shift.items():
+        for name, place in self._name_of.items():
             # A buffer's name may hold no dot.
-            self.register_buffer(_buffer(name), value.detach())
+            self.register_buffer(_buffer(name), shift[name].detach().to(tower.get_parameter(place).device))
 
     def forward(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n dim"]:
         if not self._name_of:
@@ -148,16 +148,19 @@ class Aligned:
 
         Raises: ModelError for the projection where none was trained.
         """
-        if branch == "f_r" or (branch == "f_g" and not self.shift):
-            return self.encoder.vision
-        if branch == "f_g":
-            return ShiftedTower(self.encoder.vision, self.shift).eval()
+        if branch != "projection":
+            return shifted_tower(self.encoder.vision, self.shift if branch == "f_g" else {})
         if self.real_projection is None:
             raise ModelError(
                 f"{self.encoder.name} has no projection for real pictures. Align with real_projection: true, or send "
                 "real pictures through f_r or f_g."
             )
         return ProjectedTower(self.encoder.vision, self.real_projection).eval()
+
+
+def shifted_tower(vision: nn.Module, shift: Mapping[str, Tensor]) -> nn.Module:
+    """The tower with its weights read as W + ΔW, in the mode it is in; without a shift `vision` itself."""
+    return ShiftedTower(vision, shift).train(vision.training) if shift else vision
 
 
 def shift_of(tower: nn.Module) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -84,9 +84,15 @@ class TextInitialisedClassifier(nn.Module):
         mean = weight.new_zeros(dim) if feature_mean is None else feature_mean
         self.register_buffer("feature_mean", mean.detach().float().clone())
 
-    def forward(self, pixels: Float[Tensor, "n ..."]) -> tuple[Float[Tensor, "n classes"], Float[Tensor, "n dim"]]:
-        """Logits and the raw image embeddings f: regularisers take f from here, never from an attribute."""
-        features = self.vision(pixels)
+    def forward(
+        self, pixels: Float[Tensor, "n ..."], generated: Bool[Tensor, " n"] | None = None
+    ) -> tuple[Float[Tensor, "n classes"], Float[Tensor, "n dim"]]:
+        """Logits and the raw image embeddings f: regularisers take f from here, never from an attribute.
+
+        Args:
+            generated: which pictures are generated ones, where `vision` is a `TwoBranches` and wants to know.
+        """
+        features = self.vision(pixels) if generated is None else self.vision(pixels, generated)
         return self.classify_features(features), features
 
     def classify_features(self, features: Float[Tensor, "n dim"]) -> Float[Tensor, "n classes"]:
