@@ -170,12 +170,17 @@ def set_told(one: Mapping[str, Any]) -> str:
         reasons = ", ".join(f"{plain_text(reason)}: {count:,}" for reason, count in one["dropped"].items())
         told += f" of {one['rows']:,} (left out: {reasons})"
     if one["generators"]:
-        told += "; drawn by " + ", ".join(plain_text(generator) for generator in one["generators"])
+        told += "; drawn by " + ", ".join(plain_text(_without_place(name)) for name in one["generators"])
     if one["prompts"]["different"]:
         told += f"; {one['prompts']['different']:,} prompts"
     if one["seeds"]:
         told += f"; seeds {one['seeds']['lowest']}–{one['seeds']['highest']}"
     return f"{told}; content {one['fingerprint'][:16]}"
+
+
+def _without_place(name: str) -> str:
+    """A hub name as it is; of a folder its last part, as a card is for others."""
+    return Path(name).name if Path(name).is_absolute() else name
 
 
 def spoken(reading: str) -> str:

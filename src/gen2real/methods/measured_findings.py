@@ -106,9 +106,12 @@ def verdict(summary: Mapping[str, Any], values: Values | None = None) -> str:
     parts = []
     for key in leading(list(line.measures)):
         measure, told = Measure(key), f"{Measure(key).name} is {Measure(key).interval(line.measures[key])}"
-        if key in before and line.reading != baseline:
+        same = key in line.changes and _is_nothing(line.changes[key])
+        if same:
+            told += ", as before the training: picture by picture the two are equal"
+        elif key in before and line.reading != baseline:
             told += f"; before the training {measure.value(before[key]['mean'])}"
-        if key in line.changes:
+        if key in line.changes and not same:
             told += f", a difference of {measure.change(line.changes[key])}, {_weighed(line.changes[key])}"
         parts.append(told)
     return f"Read as {reading_name(line.reading)}: {'. '.join(parts)}."
@@ -191,9 +194,11 @@ def _headline_measures(summary: Mapping[str, Any]) -> dict[str, Any]:
     return measures
 
 
+def _is_nothing(test: PairedTest) -> bool:
+    return test.difference == test.low == test.high == 0
+
+
 def _weighed(test: PairedTest) -> str:
-    if test.difference == test.low == test.high == 0:
-        return "none at all: picture by picture the two are equal"
     if test.low <= 0 <= test.high:
         return "which chance alone could explain"
     return f"{'better' if test.difference > 0 else 'worse'} beyond what chance explains"

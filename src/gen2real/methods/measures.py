@@ -10,7 +10,7 @@ from gen2real.evaluation.statistics import Interval, PairedTest
 
 _RECALL = re.compile(r"(?:(?P<before>.+)_)?(?P<way>image_to_text|text_to_image)_recall@(?P<k>\d+)")
 _WAYS = {"image_to_text": "picture → text", "text_to_image": "text → picture"}
-_PERCENT = {"top1": "top-1", "top5": "top-5", "accuracy": "accuracy"}
+_PERCENT = {"top1": "Top-1", "top5": "Top-5", "accuracy": "Accuracy"}
 # The field prints these times 100 and without a unit: a CIDEr-D of 1.083 is its "108.3".
 _SCORES = {
     "bleu4": "BLEU-4", "rouge_l": "ROUGE-L", "cider": "CIDEr-D", "meteor": "METEOR", "spice": "SPICE",
@@ -56,7 +56,9 @@ class Measure:
 
     def change(self, test: PairedTest) -> str:
         """`+2.1 pp [+0.4, +3.8]`; of scores without `pp`."""
-        mean, low, high = (f"{100 * value:+.1f}".replace("-", "−") for value in (test.difference, test.low, test.high))
+        # Adding 0 makes of −0.04, which is shown as 0, a zero without its minus sign.
+        shown = (round(100 * value, 1) + 0.0 for value in (test.difference, test.low, test.high))
+        mean, low, high = (f"{value:+.1f}".replace("-", "−") for value in shown)
         return f"{mean}{chr(0xA0) + 'pp' if self.unit else ''} [{low}, {high}]"
 
 
