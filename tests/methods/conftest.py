@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from paired_runs import Pairs, pairs_in
 from small_runs import World
 
 from tiny import tiny_clip
@@ -20,6 +21,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         real=colour_set(root / "real", origin="real", per_class=4).root,
         cache=root / "cache",
     )
+
+
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Pairs:
+    return pairs_in(tmp_path_factory.mktemp("pairs"))
 
 
 @pytest.fixture(autouse=True)

@@ -46,6 +46,11 @@ def recipe(world: World, folder: Path, method: str = "regft", **changes: Any) ->
     }
     if changes.get("tune") == "head":
         changes = {"loss__variance": 0, "loss__covariance": 0, **changes}
+    return at_keys(values, changes)
+
+
+def at_keys(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`changes` laid over a recipe's values, in place; a double underscore in a key goes into a section."""
     for key, value in changes.items():
         *sections, last = key.split("__")
         at = values

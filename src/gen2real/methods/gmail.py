@@ -212,7 +212,9 @@ def _conclude(folder: RunFolder, config: GMAILConfig, alignment: Alignment, repo
     # Texts are read by another tower than before where it was tuned or stretched; f_r is the same.
     changed = config.text.tower == "lora" or config.text.long is not None
     start = open_encoder(config.encoder) if changed else alignment.start
-    start.encoder.to(PartialState().device)
+    # Whether a weight wants a gradient can change a product's last bit, and two readings shall differ for a reason.
+    for encoder in (start.encoder, aligned.encoder):
+        encoder.to(PartialState().device).requires_grad_(False)
     told, plane = ({}, {}) if data.held_out is None else look_at(data.held_out, start, aligned)
     readings, measured = _readings(config, data, start, aligned)
     sets = _sets(config)
