@@ -21,6 +21,7 @@ EXTRAS = {
     "datasets": ("datasets", "importing Hugging Face datasets"),
     "webdataset": ("webdataset", "reading and writing WebDataset tars"),
     "fast": ("simplejpeg", "decoding JPEG pictures about three times as fast"),
+    "captions": ("pycocoevalcap", "METEOR and SPICE of captions, with Java"),
 }
 """Optional extras: the package each one brings, and what for."""
 
