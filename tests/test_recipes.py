@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +21,9 @@ from gen2real.methods import CONFIGS, run
 from gen2real.methods.measured import Measured
 from gen2real.methods.result import Result
 from gen2real.methods.settings import CompareConfig
-from gen2real.models.aligned import is_aligned
+from gen2real.models.adapters import add_lora
+from gen2real.models.aligned import is_aligned, save_aligned
+from gen2real.models.dual_encoder import load_dual_encoder
 from gen2real.recipe import read_recipe
 from tiny import tiny_clip, tiny_stable_diffusion
 from tiny_sets import colour_set
@@ -95,7 +98,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 def test_there_are_recipes() -> None:
     wanted = {"regft/regft", "regft/faithful", "regft/head", "flyp/flyp", "compare/regft", "generate/names"}
-    wanted |= {f"gmail/{name}" for name in ("align", "no-alignment", "long-captions", "transductive", "siglip")}
+    wanted |= {
+        f"gmail/{name}" for name in ("align", "regft", "no-alignment", "long-captions", "transductive", "siglip")
+    }
     assert wanted <= {*map(named, RECIPES)}
 
 
@@ -140,10 +145,20 @@ def test_it_aligns_a_step(world: World, tmp_path: Path, path: Path) -> None:
     assert is_aligned(tmp_path / "run")
 
 
+def aligned(world: World) -> Path:
+    """An aligned encoder to start from."""
+    encoder = load_dual_encoder(world.root / "clip")
+    save_aligned(world.root / "aligned", encoder, add_lora(copy.deepcopy(encoder.vision), rank=1, alpha=1), made_by={})
+    return world.root / "aligned"
+
+
 @pytest.mark.parametrize("path", CLASSIFIERS, ids=named)
 def test_it_runs_a_step(world: World, tmp_path: Path, path: Path) -> None:
     changes = {**world.changes, "output": str(tmp_path / "run")}
     values = read_recipe(path).values
+    if values["encoder"].get("init"):
+        changes["encoder.init"] = str(aligned(world))
+        del changes["encoder.name"]
     if values["data"].get("real"):
         changes["data.real.path"] = str(world.root / "shots")
     if values.get("head_first"):

@@ -284,7 +284,7 @@ def is_aligned(folder_or_run: str | Path) -> bool:
 def _not_aligned(given: Path, folder: Path) -> str:
     if not given.exists():
         return (
-            f"there is no folder {given}. Give the folder of an alignment run: gen2real train recipes/gmail/gmail.yaml."
+            f"there is no folder {given}. Give the folder of an alignment run: gen2real train recipes/gmail/align.yaml."
         )
     if (folder / "head.safetensors").is_file():
         return (
