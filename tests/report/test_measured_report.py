@@ -38,7 +38,7 @@ def pages(measured: MeasuredRuns) -> dict[str, Path]:
         ("image_to_text_recall@1", "R@1 picture → text", "41.3\u00a0%"),
         ("long_text_to_image_recall@10", "R@10 text → picture, long", "41.3\u00a0%"),
         ("cider", "CIDEr-D", "41.3"),
-        ("top1", "Top-1", "41.3\u00a0%"),
+        ("top1", "top-1", "41.3\u00a0%"),
         ("some_thing", "some thing", "41.3\u00a0%"),
     ],
 )

@@ -113,7 +113,7 @@ def verdict(summary: Mapping[str, Any], values: Values | None = None) -> str:
             told += f"; before the training {measure.value(before[key]['mean'])}"
         if key in line.changes and not same:
             told += f", a difference of {measure.change(line.changes[key])}, {_weighed(line.changes[key])}"
-        parts.append(told)
+        parts.append(told[0].upper() + told[1:])
     return f"Read as {reading_name(line.reading)}: {'. '.join(parts)}."
 
 

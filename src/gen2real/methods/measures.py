@@ -10,7 +10,7 @@ from gen2real.evaluation.statistics import Interval, PairedTest
 
 _RECALL = re.compile(r"(?:(?P<before>.+)_)?(?P<way>image_to_text|text_to_image)_recall@(?P<k>\d+)")
 _WAYS = {"image_to_text": "picture → text", "text_to_image": "text → picture"}
-_PERCENT = {"top1": "Top-1", "top5": "Top-5", "accuracy": "Accuracy"}
+_PERCENT = {"top1": "top-1", "top5": "top-5", "accuracy": "accuracy"}
 # The field prints these times 100 and without a unit: a CIDEr-D of 1.083 is its "108.3".
 _SCORES = {
     "bleu4": "BLEU-4", "rouge_l": "ROUGE-L", "cider": "CIDEr-D", "meteor": "METEOR", "spice": "SPICE",
