@@ -18,6 +18,7 @@ CLASSES = [f"thing {number}" for number in range(10)]
 # hidden_size, intermediate_size, num_hidden_layers, num_attention_heads, patch_size, image_size, projection_dim
 SHAPES = {
     "vit-b-16": (768, 3072, 12, 12, 16, 224, 512),
+    "vit-b-32": (768, 3072, 12, 12, 32, 224, 512),
     "vit-l-14": (1024, 4096, 24, 16, 14, 224, 768),
     "small": (128, 512, 2, 2, 32, 224, 64),
     "tiny": (32, 64, 2, 2, 8, 32, 16),
