@@ -23,9 +23,10 @@ from gen2real.methods.result import Result
 from gen2real.methods.settings import CompareConfig
 from gen2real.models.adapters import add_lora
 from gen2real.models.aligned import is_aligned, save_aligned
+from gen2real.models.captioner_folder import is_captioner
 from gen2real.models.dual_encoder import load_dual_encoder
 from gen2real.recipe import read_recipe
-from tiny import tiny_clip, tiny_stable_diffusion
+from tiny import tiny_clip, tiny_gpt2, tiny_stable_diffusion
 from tiny_sets import colour_set
 
 ROOT = Path(__file__).parents[1]
@@ -38,6 +39,7 @@ GENERATIONS = [path for path in RECIPES if path.parent.name == "generate"]
 TRAININGS = [path for path in RECIPES if path not in (*COMPARISONS, *GENERATIONS)]
 METHOD = {path: read_recipe(path).values["method"] for path in TRAININGS}
 CLASSIFIERS = [path for path in TRAININGS if METHOD[path] in ("regft", "flyp")]
+CAPTIONERS = [path for path in TRAININGS if METHOD[path] == "captioning"]
 ALIGNMENTS = [path for path in TRAININGS if METHOD[path] == "gmail"]
 COMPARED = {path: METHOD[(path.parent / read_recipe(path).values["recipe"]).resolve()] for path in COMPARISONS}
 
@@ -87,6 +89,7 @@ def with_pairs(root: Path) -> None:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     root = tmp_path_factory.mktemp("recipes")
     tiny_clip(root / "clip")
+    tiny_gpt2(root / "gpt2", positions=128)
     colour_set(root / "generated")
     colour_set(root / "real", origin="real", per_class=3)
     colour_set(root / "shots", origin="real", per_class=2, seed=1)
@@ -125,7 +128,9 @@ def test_its_command_asks_for_what_the_recipe_leaves_open(path: Path) -> None:
     given = re.findall(r"--set (\S+?)='?(\[?[\w.-]+\]?)'?(?:\s|$)", said)
     types = {**CONFIGS, "compare": CompareConfig, "generate": GenerateConfig}
     config: Any = load_recipe(path, types, [f"{key}={value}" for key, value in given])
-    if path in TRAININGS:
+    if path in TRAININGS and getattr(config.data, "train_on", None) == "real":
+        assert config.data.real
+    elif path in TRAININGS:
         assert config.data.generated
         with pytest.raises(RecipeError, match=r"data\.generated: .*at least one image set"):
             load_recipe(path, types)
@@ -150,6 +155,23 @@ def aligned(world: World) -> Path:
     encoder = load_dual_encoder(world.root / "clip")
     save_aligned(world.root / "aligned", encoder, add_lora(copy.deepcopy(encoder.vision), rank=1, alpha=1), made_by={})
     return world.root / "aligned"
+
+
+@pytest.mark.parametrize("path", CAPTIONERS, ids=named)
+def test_it_captions_after_a_step(world: World, tmp_path: Path, path: Path) -> None:
+    changes = {
+        **world.pairs,
+        "decoder.name": world.root / "gpt2",
+        "output": tmp_path / "run",
+        "training.epochs": "null",
+        "decoding.max_tokens": 8,
+    }
+    config = load_recipe(path, CONFIGS, [f"{key}={value}" for key, value in changes.items()])
+    result = run(config, quiet=True)
+    assert isinstance(result, Measured)
+    assert result.summary["cost"]["updates"] == 1
+    assert {"cider", "bleu4", "rouge_l"} <= set(result.measures("f_r"))
+    assert is_captioner(tmp_path / "run")
 
 
 @pytest.mark.parametrize("path", CLASSIFIERS, ids=named)
@@ -215,6 +237,28 @@ def test_it_compares_alignments(world: World, tmp_path: Path, path: Path) -> Non
             "baseline": "baseline", "no alignment, one tower": "f_g", "aligned, one tower": "f_g",
             "equation 1 alone": "f_g",
         }  # fmt: skip
+
+
+@pytest.mark.parametrize("path", [path for path in COMPARISONS if COMPARED[path] == "captioning"], ids=named)
+def test_it_compares_captioners(world: World, tmp_path: Path, path: Path) -> None:
+    changes = {f"set.{key}": value for key, value in world.pairs.items()} | {"output": tmp_path, "seeds": "[0]"}
+    changes |= {"arms.none.set.decoder.name": world.root / "gpt2", "arms.none.set.data.real": world.root / "shots"}
+    captioners = [arm for arm in load_comparison(path).arms if arm != "alignment"]
+    changes |= {f"arms.{arm}.set.decoding.max_tokens": 8 for arm in captioners}
+    config = load_recipe(path, {"compare": CompareConfig}, [f"{key}={value}" for key, value in changes.items()])
+    assert isinstance(config, CompareConfig)
+    assert len(load_comparison(path).seeds) >= 5
+    table = compare(config, quiet=True)
+    assert isinstance(table, MeasuredTable)
+    assert {"none", "generated", "generated + GMAIL", "real", "real + GMAIL"} <= {row.arm for row in table.rows}
+    runs = {row.arm: read_json(tmp_path / row.runs[0] / "result.json") for row in table.rows}
+    assert runs["generated + GMAIL"]["stage"]["reading"] == "a"
+    assert runs["real + GMAIL"]["pictures"]["real"] == len(ImageSet.read(world.root / "real"))
+    assert runs["real"]["pictures"]["generated"] == 0
+    assert set(table.measures) == {"cider", "bleu4", "rouge_l"}
+    assert {row.arm: set(row.tests) for row in table.rows if row.arm != "alignment"} == {
+        arm: {"none", "generated"} - {arm} for arm in captioners
+    }
 
 
 def load_comparison(path: Path) -> CompareConfig:
