@@ -7,8 +7,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import paired_runs
 import pytest
 import torch
+from paired_runs import Pairs
 from small_runs import World, config
 
 from gen2real.config import parse_config
@@ -124,6 +126,19 @@ def test_a_soup_has_no_training(tmp_path: Path) -> None:
     soup = parse_config(SoupConfig, {"output": str(tmp_path / "soup"), "runs": ["run"]}, source="soup.yaml")
     with pytest.raises(RecipeError, match="--dry-run estimates a training, and this recipe has none"):
         estimate(soup)
+
+
+def test_an_alignment_is_rehearsed_with_its_partners(
+    pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rehearsal, "MOST_PICTURES", 8)
+    training = {"epochs": 10, "steps": None, "batch_size": 4}
+    found = estimate(paired_runs.config(pairs, tmp_path / "run", training=training, loss="align+text"))
+    # 20 generated pictures of 10 real ones, of which 2 are held out with theirs; 8 to measure on.
+    assert (found.pictures, found.held_out, found.updates) == (16, 4, 10 * 4)
+    assert found.encoded == 10 + 2 * 4 + 2 * 8
+    assert found.timed_updates == 3
+    assert not (tmp_path / "run").exists()
 
 
 def test_it_reads_like_a_sentence(world: World, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from workers import two_processes
 
 from gen2real.files import read_json, read_tensors
+from gen2real.imagesets import ImageSet
 from gen2real.training.distributed import gather, rank, share, world_size
 from tiny import tiny_clip
 from tiny_sets import colour_set
@@ -42,10 +43,12 @@ class Found:
 def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[Found, Found, Found]:
     """One process alone, then the first and the second of two."""
     root = tmp_path_factory.mktemp("distributed")
-    clip, pictures = (
-        str(tiny_clip(root / "clip")),
-        str(colour_set(root / "pictures", names=("red", "green", "blue")).root),
-    )
+    names = ("red", "green", "blue")
+    clip, drawn = str(tiny_clip(root / "clip")), colour_set(root / "pictures", names=names)
+    pictures = str(drawn.root)
+    real = colour_set(root / "pictures-real", names=names, origin="real")
+    rows = [{**row, "pair_id": real.ids[place]} for place, row in enumerate(drawn.rows())]
+    ImageSet.write(drawn.root, rows, drawn.classes, name="paired.parquet")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GEN2REAL_CACHE", str(root / "cache"))
         patch.setenv("PYTHONPATH", os.pathsep.join([*sys.path, str(TESTS), str(TESTS / "training")]))
@@ -100,6 +103,23 @@ def test_a_whole_run_is_the_same(found: Three, run: str) -> None:
     assert set(one) == set(other)
     for name, value in one.items():
         torch.testing.assert_close(value, other[name], rtol=0, atol=3e-6, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_an_alignment_is_the_same(found: Three) -> None:
+    """16 pairs and 2 held out: batches of 7, 7 and 2. Towers, text tower and projection are trained."""
+    alone, first, second = found
+    assert (alone.said["gmail"], first.said["gmail"], second.said["gmail"]) == (True, True, False)
+    for one, other in zip(alone.metrics("gmail"), first.metrics("gmail"), strict=True):
+        assert one.pop("stage") == other.pop("stage") == "alignment"
+        assert {"align", "text", "real_text"} <= set(one)
+        assert one == pytest.approx(other, rel=2e-5, abs=1e-6)
+    for name in ("model", "generated/adapter_model", "real_projection"):
+        tensors, others = (
+            read_tensors(side.folder / "gmail" / "model" / f"{name}.safetensors") for side in (alone, first)
+        )
+        assert set(tensors) == set(others)
+        for key, value in tensors.items():
+            torch.testing.assert_close(value, others[key], rtol=0, atol=3e-6)
 
 
 def test_every_term_was_compared(found: Three) -> None:

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from gen2real.config import parse_config
 from gen2real.errors import NonFiniteLoss
 from gen2real.files import write_json, write_tensors
+from gen2real.methods.alignment_settings import GMAILConfig
 from gen2real.methods.flyp import FLYPConfig
 from gen2real.methods.flyp import run as run_flyp
+from gen2real.methods.gmail import run as run_gmail
 from gen2real.methods.regft import LossSettings, RegFTConfig, RegFTLoss
 from gen2real.methods.regft import run as run_regft
 from gen2real.models.classifier import TextInitialisedClassifier
@@ -40,6 +42,22 @@ def recipe(folder: Path, clip: str, pictures: str, **changes: Any) -> dict[str, 
         "ensemble": {"sweep": [0.5]},
         "save_model": False,
         **changes,
+    }
+
+
+def alignment(folder: Path, clip: str, pairs: tuple[str, str]) -> dict[str, Any]:
+    """15 pairs in batches of 7: every term of the loss, the last batch with one row, and a tuned text tower."""
+    return {
+        "output": str(folder),
+        "encoder": {"name": clip},
+        "data": {"generated": [pairs[0]], "real": pairs[1], "holdout": 0.1},
+        "loss": "align+text",
+        "align": {"same_partner": "masked"},
+        "text": {"tower": "lora"},
+        "real_projection": True,
+        "optimizer": SMOOTH,
+        "schedule": {"name": "constant", "warmup_steps": 0},
+        "training": {"batch_size": 7, "epochs": 1, "log_every": 1},
     }
 
 
@@ -94,8 +112,8 @@ def gradient_of_regularisers(out: dict[str, Tensor], clip: str) -> None:
         own = torch.tensor(share(list(range(7))))
 
         class Rows:
-            def on(self, *_: Any, own: Tensor = own) -> tuple[Tensor, Tensor]:
-                return pixels[own], torch.zeros(len(own), dtype=torch.long)
+            def on(self, *_: Any, own: Tensor = own) -> tuple[Tensor, Tensor, None]:
+                return pixels[own], torch.zeros(len(own), dtype=torch.long), None
 
         classifier.zero_grad()
         loss({"classifier": classifier}, Rows())[term].backward()  # type: ignore[arg-type]
@@ -171,6 +189,9 @@ def main(folder: Path, clip: str, pictures: str) -> None:
     for name, (config_type, run, changes) in runs.items():
         config = parse_config(config_type, recipe(folder / name, clip, pictures, **changes), source=name)
         said[name] = run(config, quiet=True) is not None
+    pairs = (f"{pictures}/paired.parquet", f"{pictures}-real")
+    aligning = parse_config(GMAILConfig, alignment(folder / "gmail", clip, pairs), source="gmail")
+    said["gmail"] = run_gmail(aligning, quiet=True) is not None
     write_tensors(folder / f"{rank()}.safetensors", out)
     write_json(folder / f"{rank()}.json", said)
 
