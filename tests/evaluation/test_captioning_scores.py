@@ -242,8 +242,10 @@ def test_what_can_be_said_without_pycocoevalcap(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "pycocoevalcap", None)
     found = caption_scores(["a cat", "a dog"], [["a cat"], ["a dog"]])
     assert list(found.values) == ["bleu4", "rouge_l", "cider"]
-    assert [note.partition(" ")[0] for note in found.notes] == ["meteor", "spice"]
-    assert all("pip install 'gen2real[captions]'" in note for note in found.notes)
+    assert found.notes == (
+        "meteor and spice not counted: the package pycocoevalcap is not installed. Install it with pip install "
+        "'gen2real[captions]'; it needs Java.",
+    )
     told = found.to_json()
     assert list(told) == ["pictures", "bleu4", "rouge_l", "cider", "notes"]
     assert (told["pictures"], told["cider"]["mean"], told["cider"]["count"]) == (2, 5.0, 2)
@@ -301,6 +303,17 @@ def test_one_picture_has_no_cider() -> None:
     found = caption_scores(["a cat"], [["a cat"]])
     assert found.values["cider"].tolist() == [0]
     assert "of one picture alone it is 0" in found.notes[0]
+
+
+def test_a_meteor_that_is_not_whole_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Meteor:
+        def compute_score(self, gts: Any, res: Any) -> tuple[float, list[float]]:
+            return 0.5, [0.5]
+
+    pretend(monkeypatch, "meteor", Meteor)
+    found = caption_scores(["a cat", "a dog"], [["a cat"], ["a dog"]])
+    assert "meteor" not in found.values
+    assert found.notes[0] == "meteor was not counted: ValueError: pycocoevalcap gave 1 values for 2 pictures, or NaN"
 
 
 def test_faults_are_told() -> None:

@@ -105,7 +105,7 @@ def test_the_command_scores_a_captioner(finished: Finished) -> None:
     said = gen2real_("evaluate", finished.root / "captioner", finished.pictures.root, "--task", "captioning").out
     lines = said.splitlines()
     assert [line.split()[0] for line in lines[:5]] == ["measure", "BLEU-4", "ROUGE-L", "CIDEr-D", "pictures"]
-    assert "Note: meteor was not counted" in said
+    assert "Note: meteor and spice not counted" in said
 
 
 def test_a_captioner_has_one_tower_and_no_answers(finished: Finished) -> None:

@@ -73,32 +73,33 @@ def caption_scores(candidates: Sequence[str], references: Sequence[Sequence[str]
     notes = []
     if len(said) == 1:
         notes.append("cider weighs words by how rare they are among the pictures: of one picture alone it is 0.")
+    missing = []
     for name, score in (("meteor", _meteor), ("spice", _spice)):
-        found = _with_java(name, score, said, known)
-        if isinstance(found, str):
-            notes.append(found)
-        else:
-            values[name] = found
+        try:
+            values[name] = _with_java(score, said, known)
+        except ModuleNotFoundError:
+            missing.append(name)
+        except Exception as error:
+            # Whatever goes wrong in there must not lose the other measures.
+            notes.append(f"{name} was not counted: {type(error).__name__}: {error}")
+    if missing:
+        notes.append(
+            f"{' and '.join(missing)} not counted: the package pycocoevalcap is not installed. Install it with pip "
+            "install 'gen2real[captions]'; it needs Java."
+        )
     return CaptionScores(values, tuple(notes))
 
 
 _Score = Callable[[dict[int, list[str]], dict[int, list[str]]], Values]
 
 
-def _with_java(name: str, score: _Score, said: Sequence[Words], known: Sequence[Sequence[Words]]) -> Values | str:
-    """[N], or why there are none. Whatever goes wrong in there must not lose the other measures."""
-    hint = "Install it with pip install 'gen2real[captions]'; it needs Java."
+def _with_java(score: _Score, said: Sequence[Words], known: Sequence[Sequence[Words]]) -> Values:
     references = {place: [" ".join(words) for words in own] for place, own in enumerate(known)}
     candidates = {place: [" ".join(words)] for place, words in enumerate(said)}
-    try:
-        with redirect_stdout(io.StringIO()):
-            values = score(references, candidates)
-    except ModuleNotFoundError:
-        return f"{name} was not counted: the package pycocoevalcap is not installed. {hint}"
-    except Exception as error:
-        return f"{name} was not counted: {type(error).__name__}: {error}"
+    with redirect_stdout(io.StringIO()):
+        values = score(references, candidates)
     if values.shape != (len(said),) or not np.isfinite(values).all():
-        return f"{name} was not counted: pycocoevalcap gave {values.size} values for {len(said)} pictures, or NaN."
+        raise ValueError(f"pycocoevalcap gave {values.size} values for {len(said)} pictures, or NaN")
     return values
 
 
