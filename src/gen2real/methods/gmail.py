@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -37,6 +36,7 @@ from gen2real.methods.alignment_settings import GMAILConfig, Inference
 from gen2real.methods.fitting import fit
 from gen2real.methods.measured import Measured, Reading
 from gen2real.methods.measured_run import conclude_measured, provenance
+from gen2real.methods.rehearsal import Rehearsal
 from gen2real.methods.start import open_encoder
 from gen2real.methods.tuning import training_mode
 from gen2real.models.adapters import add_lora, lora_layers, merge_lora
@@ -251,7 +251,9 @@ def _readings(
     config: GMAILConfig, data: AlignmentData, start: Aligned, aligned: Aligned
 ) -> tuple[dict[str, Reading], int]:
     """Every reading, and how many pictures were measured; readings without measures where there is no such set."""
-    branches: list[Inference] = ["f_r", "f_g", *(["projection"] if aligned.real_projection is not None else [])]  # type: ignore[list-item]
+    branches: list[Inference] = ["f_r", "f_g"]
+    if aligned.real_projection is not None:
+        branches.append("projection")
     pictures = evaluated(config.data, data.preprocess)
     if pictures is None:
         return {_named(branch, data): Reading(MEANINGS[branch], {}) for branch in branches}, 0
@@ -294,8 +296,9 @@ def _sets(config: GMAILConfig) -> list[tuple[str, Path]]:
     return sets
 
 
-def rehearse(config: GMAILConfig, folder: Path, updates: int) -> Any:
+def rehearse(config: GMAILConfig, folder: Path, updates: int) -> Rehearsal:
     """A few updates in a temporary folder, for an estimate of the whole run."""
+    # It rehearses what is defined here.
     from gen2real.methods.alignment_rehearsal import rehearse as rehearsed
 
     return rehearsed(config, folder, updates)
