@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gen2real import methods
 from gen2real.config import parse_config
 from gen2real.files import read_tensors
 from gen2real.methods.result import Result
+from gen2real.models.adapters import add_lora
+from gen2real.models.dual_encoder import DualEncoder
 
 TEMPLATES = ["a photo of {}", "{}, plain", "a square in {}"]
 
@@ -28,6 +30,17 @@ class World:
     generated: Path
     real: Path
     cache: Path
+
+
+def lora_of(encoder: DualEncoder) -> nn.Module:
+    """A copy of the image tower with LoRA layers that have learned something; the same one every time."""
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(0)
+        tower = add_lora(copy.deepcopy(encoder.vision), rank=4, alpha=8)
+        for name, parameter in tower.named_parameters():
+            if ".lora_B" in name:
+                parameter.normal_(std=0.2)
+    return tower
 
 
 def recipe(world: World, folder: Path, method: str = "regft", **changes: Any) -> dict[str, Any]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from small_runs import World, config, metrics, model_tensors, recipe, run, same
+from small_runs import World, config, lora_of, metrics, model_tensors, recipe, run, same
 from torch import Tensor, nn
 
 from commands import gen2real_
@@ -27,7 +26,7 @@ from gen2real.methods.result import Result, best_answers
 from gen2real.methods.settings import EncoderSettings
 from gen2real.methods.start import open_encoder, start_of
 from gen2real.models import DualEncoder, load_aligned, load_classifier, load_dual_encoder
-from gen2real.models.adapters import add_lora, merge_lora
+from gen2real.models.adapters import merge_lora
 from gen2real.models.aligned import ShiftedTower, save_aligned, shift_of
 from tiny_sets import colour_set
 
@@ -37,12 +36,7 @@ def starts(world: World, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     """One encoder four ways: aligned, aligned in a run's folder, aligned without a difference, and f_g by itself."""
     root = tmp_path_factory.mktemp("starts")
     encoder = load_dual_encoder(world.clip)
-    with torch.no_grad(), torch.random.fork_rng():
-        torch.manual_seed(0)
-        tower = add_lora(copy.deepcopy(encoder.vision), rank=4, alpha=8)
-        for name, parameter in tower.named_parameters():
-            if ".lora_B" in name:
-                parameter.normal_(std=0.2)
+    tower = lora_of(encoder)
     save_aligned(root / "aligned", encoder, tower, made_by={})
     save_aligned(root / "run" / "model", encoder, tower, made_by={})
     write_json(root / "run" / "recipe.json", {"method": "gmail"})

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_runs import World, metrics, recipe
+from small_runs import World, lora_of, metrics, recipe
 
 from gen2real.files import write_json
+from gen2real.models import load_dual_encoder
+from gen2real.models.aligned import save_aligned
+from tiny_sets import colour_set
 
 WORKER = Path(__file__).parent / "workers" / "runs_that_die.py"
 
@@ -20,6 +23,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "lora": {"tune": "lora", "lora__dropout": 0.3, "training__accumulation": 2},
     "head": {"tune": "head", "data__views": 2},
     "flyp": {"method": "flyp"},
+    "shifted": {"tune": "lora", "lora__dropout": 0.3, "encoder__name": None},
 }
 
 DEATHS: dict[str, list[str]] = {
@@ -28,6 +32,7 @@ DEATHS: dict[str, list[str]] = {
     "lora": ["tensors:2", "renamed:9", "never"],
     "head": ["rename:1", "update:3", "never"],
     "flyp": ["remove:1", "never"],
+    "shifted": ["update:4", "never"],
 }
 
 
@@ -36,6 +41,10 @@ def root(world: World, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     """Every recipe once in one piece, and once killed again and again; and what the worker said."""
     root = tmp_path_factory.mktemp("resume")
     arguments: list[str] = []
+    encoder = load_dual_encoder(world.clip)
+    save_aligned(root / "aligned", encoder, lora_of(encoder), made_by={})
+    shots = colour_set(root / "shots", origin="real", per_class=2, seed=7).root
+    RECIPES["shifted"] |= {"encoder__init": str(root / "aligned"), "data__real": {"path": str(shots)}}
     for name, changes in RECIPES.items():
         for kind, deaths in (("whole", ["never"]), ("killed", DEATHS[name])):
             changed = {
