@@ -16,8 +16,10 @@ from workers import two_processes
 
 from gen2real.files import read_json, read_tensors
 from gen2real.imagesets import ImageSet
+from gen2real.models import load_dual_encoder
+from gen2real.models.aligned import save_aligned
 from gen2real.training.distributed import gather, rank, share, world_size
-from tiny import tiny_clip
+from tiny import tiny_clip, tiny_gpt2
 from tiny_sets import colour_set
 
 TESTS = Path(__file__).parents[1]
@@ -46,9 +48,14 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[Found, Found, Found
     names = ("red", "green", "blue")
     clip, drawn = str(tiny_clip(root / "clip")), colour_set(root / "pictures", names=names)
     pictures = str(drawn.root)
+    encoder = load_dual_encoder(clip)
+    shift = {name: 0.3 * value for name, value in encoder.vision.named_parameters() if name.endswith("_proj.weight")}
+    save_aligned(f"{clip}-aligned", encoder, shift, made_by={})
     real = colour_set(root / "pictures-real", names=names, origin="real")
     rows = [{**row, "pair_id": real.ids[place]} for place, row in enumerate(drawn.rows())]
     ImageSet.write(drawn.root, rows, drawn.classes, name="paired.parquet")
+    colour_set(root / "pictures-test", names=names, origin="real", per_class=1, seed=1)
+    tiny_gpt2(root / "pictures-gpt2", dropout=0.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GEN2REAL_CACHE", str(root / "cache"))
         patch.setenv("PYTHONPATH", os.pathsep.join([*sys.path, str(TESTS), str(TESTS / "training")]))
@@ -90,12 +97,12 @@ def test_both_processes_feel_the_regularisers(found: Three, term: str) -> None:
     torch.testing.assert_close((first + second) / 2, alone, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("run", ["regft", "lora", "soft", "flyp", "flyp-plain"])
+@pytest.mark.parametrize("run", ["regft", "lora", "soft", "shifted", "flyp", "flyp-plain"])
 def test_a_whole_run_is_the_same(found: Three, run: str) -> None:
     """Batches of 7, the last of one picture; a head before the encoder; every loss."""
     alone, first, second = found
     assert (alone.said[run], first.said[run], second.said[run]) == (True, True, False)
-    assert len(alone.metrics(run)) == {"regft": 6, "lora": 2}.get(run, 3)
+    assert len(alone.metrics(run)) == {"regft": 6, "lora": 2, "shifted": 5}.get(run, 3)
     for one, other in zip(alone.metrics(run), first.metrics(run), strict=True):
         assert one.pop("stage") == other.pop("stage")
         assert one == pytest.approx(other, rel=2e-5, abs=1e-6)
@@ -118,6 +125,22 @@ def test_an_alignment_is_the_same(found: Three) -> None:
             read_tensors(side.folder / "gmail" / "model" / f"{name}.safetensors") for side in (alone, first)
         )
         assert set(tensors) == set(others)
+        for key, value in tensors.items():
+            torch.testing.assert_close(value, others[key], rtol=0, atol=3e-6)
+
+
+def test_captioning_is_the_same(found: Three) -> None:
+    """The loss is the mean over the tokens of the whole batch, however many of them each process has."""
+    alone, first, second = found
+    assert (alone.said["captioning"], first.said["captioning"], second.said["captioning"]) == (True, True, False)
+    assert len(alone.metrics("captioning")) == 6
+    for one, other in zip(alone.metrics("captioning"), first.metrics("captioning"), strict=True):
+        assert one.pop("stage") == other.pop("stage") == "captioner"
+        assert one == pytest.approx(other, rel=2e-5, abs=1e-6)
+    for name in ("mapper_generated", "mapper_real", "decoder/model"):
+        tensors, others = (
+            read_tensors(side.folder / "captioning" / "model" / f"{name}.safetensors") for side in (alone, first)
+        )
         for key, value in tensors.items():
             torch.testing.assert_close(value, others[key], rtol=0, atol=3e-6)
 

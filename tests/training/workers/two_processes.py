@@ -16,6 +16,8 @@ from gen2real.config import parse_config
 from gen2real.errors import NonFiniteLoss
 from gen2real.files import write_json, write_tensors
 from gen2real.methods.alignment_settings import GMAILConfig
+from gen2real.methods.captioning import run as run_captioning
+from gen2real.methods.captioning_settings import CaptioningConfig
 from gen2real.methods.flyp import FLYPConfig
 from gen2real.methods.flyp import run as run_flyp
 from gen2real.methods.gmail import run as run_gmail
@@ -45,6 +47,16 @@ def recipe(folder: Path, clip: str, pictures: str, **changes: Any) -> dict[str, 
     }
 
 
+def shifted(clip: str, pictures: str) -> dict[str, Any]:
+    """15 generated pictures through W + ΔW and 6 real ones through W, by fives: a process may have one kind, or none."""
+    return {
+        "encoder": {"init": f"{clip}-aligned"},
+        "data": {"generated": [pictures], "holdout": 0.1, "real": {"path": f"{pictures}-real", "shots": 2}},
+        "loss": {"soft_targets": 0.5},
+        "training": {"batch_size": 5},
+    }
+
+
 def alignment(folder: Path, clip: str, pairs: tuple[str, str]) -> dict[str, Any]:
     """15 pairs in batches of 7: every term of the loss, the last batch with one row, and a tuned text tower."""
     return {
@@ -55,6 +67,26 @@ def alignment(folder: Path, clip: str, pairs: tuple[str, str]) -> dict[str, Any]
         "align": {"same_partner": "masked"},
         "text": {"tower": "lora"},
         "real_projection": True,
+        "optimizer": SMOOTH,
+        "schedule": {"name": "constant", "warmup_steps": 0},
+        "training": {"batch_size": 7, "epochs": 1, "log_every": 1},
+    }
+
+
+def captioning(folder: Path, clip: str, pictures: str) -> dict[str, Any]:
+    """36 captions of generated and real pictures in batches of 7, the last with one row; both mappers are trained."""
+    return {
+        "output": str(folder),
+        "encoder": {"name": clip},
+        "decoder": {"name": f"{pictures}-gpt2"},
+        "data": {
+            "train_on": "mixed",
+            "generated": [pictures],
+            "real": f"{pictures}-real",
+            "evaluation": f"{pictures}-test",
+        },
+        "projections": "dual",
+        "decoding": {"max_tokens": 8, "beams": 1},
         "optimizer": SMOOTH,
         "schedule": {"name": "constant", "warmup_steps": 0},
         "training": {"batch_size": 7, "epochs": 1, "log_every": 1},
@@ -183,6 +215,7 @@ def main(folder: Path, clip: str, pictures: str) -> None:
         "regft": (RegFTConfig, run_regft, {"head_first": {"lr": 0.05, "epochs": 1}}),
         "lora": (RegFTConfig, run_regft, {"tune": "lora", "training": {"batch_size": 8, "accumulation": 2}}),
         "soft": (RegFTConfig, run_regft, {"loss": {"soft_targets": 0.5, "regularised": "normalized"}}),
+        "shifted": (RegFTConfig, run_regft, shifted(clip, pictures)),
         "flyp": (FLYPConfig, run_flyp, {"same_class_positives": True}),
         "flyp-plain": (FLYPConfig, run_flyp, {"same_class_positives": False, "tune_logit_scale": False}),
     }
@@ -192,6 +225,8 @@ def main(folder: Path, clip: str, pictures: str) -> None:
     pairs = (f"{pictures}/paired.parquet", f"{pictures}-real")
     aligning = parse_config(GMAILConfig, alignment(folder / "gmail", clip, pairs), source="gmail")
     said["gmail"] = run_gmail(aligning, quiet=True) is not None
+    told = parse_config(CaptioningConfig, captioning(folder / "captioning", clip, pictures), source="captioning")
+    said["captioning"] = run_captioning(told, quiet=True) is not None
     write_tensors(folder / f"{rank()}.safetensors", out)
     write_json(folder / f"{rank()}.json", said)
 
