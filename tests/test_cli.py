@@ -374,8 +374,9 @@ def test_the_whole_chain(place: Path) -> None:
     assert (done.code, done.err) == (0, "")
     first = done.value
     assert set(first) == {
-        "output", "version", "method", "seed", "encoder", "name_only", "classes", "pictures", "generated_pictures_are",
-        "readings", "sweep", "saved", "diversity", "gap", "cost", "data", "sets", "environment", "report",
+        "output", "version", "method", "seed", "encoder", "generated_through", "name_only", "classes", "pictures",
+        "generated_pictures_are", "readings", "sweep", "saved", "diversity", "gap", "cost", "data", "sets",
+        "environment", "report",
     }  # fmt: skip
     assert first["output"] == "chain/run"
     assert first["report"] == "chain/run/report.html"
