@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
-from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from gen2real.files import sha256_of
 from gen2real.kit.build.clip import build_clip, build_tokenizer
 from gen2real.kit.build.corpus import pictures, texts, token_ids
+from gen2real.kit.build.decoder import build_decoder, build_decoder_tokenizer, caption_targets
 from gen2real.kit.build.generator import build_generator
 from gen2real.kit.build.settings import BuildConfig, StageSettings
 from gen2real.kit.world import GROUNDS, HELD_OUT, render, sample_scene
@@ -31,12 +32,15 @@ def tiny(output: Path, **changes: object) -> BuildConfig:
         scorer_layers=1,
         autoencoder_channels=(8, 8, 16),
         denoiser_channels=(16, 32, 32),
+        decoder_width=16,
+        decoder_layers=1,
         clip=STAGE,
         scorer=STAGE,
         robust=STAGE,
         scorer_robust=STAGE,
         autoencoder=STAGE,
         denoiser=STAGE,
+        decoder=STAGE,
     ).model_copy(update=changes)
 
 
@@ -51,6 +55,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> BuildConfig:
 def build_all(config: BuildConfig) -> None:
     build_generator(config, jobs=1, quiet=True)
     build_clip(config, jobs=1, quiet=True)
+    build_decoder(config, quiet=True)
 
 
 def weights(folder: Path) -> dict[str, str]:
@@ -86,7 +91,11 @@ def test_the_second_part_of_the_training_leaves_the_text_tower_alone(built: Buil
 def test_weights_on_disk_are_half_precision(built: BuildConfig) -> None:
     from safetensors.torch import load_file
 
-    for name in ("clip/model.safetensors", "generator/unet/diffusion_pytorch_model.safetensors"):
+    for name in (
+        "clip/model.safetensors",
+        "decoder/model.safetensors",
+        "generator/unet/diffusion_pytorch_model.safetensors",
+    ):
         assert {tensor.dtype for tensor in load_file(built.output / name).values() if tensor.is_floating_point()} == {
             torch.float16
         }
@@ -95,11 +104,13 @@ def test_weights_on_disk_are_half_precision(built: BuildConfig) -> None:
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(built: BuildConfig, tmp_path: Path) -> None:
     again = tiny(tmp_path / "again")
     build_all(again)
-    for name in ("clip", "vae", "generator"):
+    for name in ("clip", "vae", "generator", "decoder"):
         assert weights(again.output / name) == weights(built.output / name)
     other = tiny(tmp_path / "other", seed=1)
     build_clip(other, jobs=1, quiet=True)
-    assert weights(other.output / "clip") != weights(built.output / "clip")
+    build_decoder(other, quiet=True)
+    for name in ("clip", "decoder"):
+        assert weights(other.output / name) != weights(built.output / name)
 
 
 def test_a_finished_stage_is_not_done_again(built: BuildConfig) -> None:
@@ -132,3 +143,22 @@ def test_the_tokenizer_reads_any_text_and_its_own_back(built: BuildConfig) -> No
     assert len(ids) == 7, "five words and both ends: common words are one token each"
     assert stored.decode(ids, skip_special_tokens=True).strip() == "a small striped red ball"
     assert token_ids(built, stored).shape == (16, built.captions_per_scene + 1, built.context)
+
+
+def test_the_decoders_tokenizer_is_gpt2s_and_loses_nothing(built: BuildConfig) -> None:
+    made, stored = build_decoder_tokenizer(built), AutoTokenizer.from_pretrained(built.output / "decoder")
+    for text in ("There is one toy. It is a small striped red ball.", "Ünïcode  <script>\n& 漢字!"):
+        assert made(text)["input_ids"] == stored(text)["input_ids"]
+        assert stored.decode(stored(text)["input_ids"]) == text
+    assert len(stored(" small striped red ball")["input_ids"]) == 4, "common words are one token each"
+    assert stored.eos_token == stored.pad_token == "<|endoftext|>"
+    model = AutoModelForCausalLM.from_pretrained(built.output / "decoder")
+    assert type(model).__name__ == "GPT2LMHeadModel"
+    assert model.config.eos_token_id == stored.eos_token_id == len(stored) - 1
+    assert next(model.parameters()).dtype == torch.float32
+
+
+def test_a_captions_end_is_learnt_and_its_fill_is_not() -> None:
+    ids = torch.tensor([[5, 6, 9, 9, 9], [7, 9, 9, 9, 9], [1, 2, 3, 9, 9]])
+    assert caption_targets(ids, 9).tolist() == [[5, 6, 9, -100], [7, 9, -100, -100], [1, 2, 3, 9]]
+    assert caption_targets(torch.tensor([[1, 2, 3]]), 9).tolist() == [[1, 2, 3]], "what was cut has no end"

@@ -17,6 +17,7 @@ from gen2real.errors import ModelError
 from gen2real.imagesets import ImageSet
 from gen2real.kit.world import KINDS, render, sample_scene, write_image_set
 from gen2real.methods.finished import evaluate_model
+from gen2real.models import load_decoder
 
 BUDGET = 25_000_000
 
@@ -52,6 +53,22 @@ def test_the_generator_reads_with_the_clips_own_text_tower() -> None:
     own = {key.removeprefix("text_model."): value for key, value in pipeline.text_encoder.state_dict().items()}
     assert own.keys() == tower.keys()
     assert all(torch.equal(own[key], tower[key]) for key in tower)
+
+
+def test_the_decoder_knows_how_captions_of_web_go() -> None:
+    """Each colour is followed by a kind, and a caption is foretold far better than its words in another order."""
+    decoder, tokenizer = load_decoder(kit.folder("decoder"))
+
+    def cost(text: str) -> float:
+        ids = tokenizer(f"<|endoftext|>{text}<|endoftext|>", return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            return float(decoder(input_ids=ids, labels=ids).loss)
+
+    assert cost("a red ball to the left of a blue car") < 2 < 4 < cost("blue a to of red the left car a ball")
+    start = tokenizer("<|endoftext|>a photo of a blue", return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        likeliest = decoder(input_ids=start).logits[0, -1].topk(5).indices
+    assert {tokenizer.decode(token).strip() for token in likeliest} <= set(KINDS)
 
 
 def test_stock_diffusers_draws_what_the_prompt_says() -> None:
