@@ -48,7 +48,7 @@ def recipe(folder: Path, clip: str, pictures: str, **changes: Any) -> dict[str, 
 
 
 def shifted(clip: str, pictures: str) -> dict[str, Any]:
-    """15 generated pictures through W + ΔW and 6 real ones through W, by fives: a process may have one kind, or none."""
+    """15 generated pictures through W + ΔW and 6 real ones through W, by fives: a process may have none of a kind."""
     return {
         "encoder": {"init": f"{clip}-aligned"},
         "data": {"generated": [pictures], "holdout": 0.1, "real": {"path": f"{pictures}-real", "shots": 2}},
