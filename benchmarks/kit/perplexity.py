@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
 
 @torch.no_grad()
 def perplexity(decoder: Any, tokenizer: Any, texts: list[str]) -> dict[str, Any]:
-    """exp of the mean −log p over all tokens, the end token included; the same a word; and that of token counts alone."""
+    """exp of the mean −log p a token, the end token included; the same a word; that of token counts alone."""
     ids = tokenizer(texts, padding=True, return_tensors="pt")["input_ids"]
     ends = torch.full_like(ids[:, :1], tokenizer.eos_token_id)
     targets: Tensor = caption_targets(torch.cat([ids, ends], dim=1), tokenizer.eos_token_id)
