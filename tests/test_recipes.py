@@ -25,8 +25,10 @@ from gen2real.models.adapters import add_lora
 from gen2real.models.aligned import is_aligned, save_aligned
 from gen2real.models.captioner_folder import is_captioner
 from gen2real.models.dual_encoder import load_dual_encoder
+from gen2real.models.multimodal import load_multimodal
 from gen2real.recipe import read_recipe
 from tiny import tiny_clip, tiny_gpt2, tiny_stable_diffusion
+from tiny_multimodal import tiny_llava
 from tiny_sets import colour_set
 
 ROOT = Path(__file__).parents[1]
@@ -40,6 +42,7 @@ TRAININGS = [path for path in RECIPES if path not in (*COMPARISONS, *GENERATIONS
 METHOD = {path: read_recipe(path).values["method"] for path in TRAININGS}
 CLASSIFIERS = [path for path in TRAININGS if METHOD[path] in ("regft", "flyp")]
 CAPTIONERS = [path for path in TRAININGS if METHOD[path] == "captioning"]
+MULTIMODAL = [path for path in TRAININGS if METHOD[path] == "multimodal"]
 ALIGNMENTS = [path for path in TRAININGS if METHOD[path] == "gmail"]
 COMPARED = {path: METHOD[(path.parent / read_recipe(path).values["recipe"]).resolve()] for path in COMPARISONS}
 
@@ -172,6 +175,24 @@ def test_it_captions_after_a_step(world: World, tmp_path: Path, path: Path) -> N
     assert result.summary["cost"]["updates"] == 1
     assert {"cider", "bleu4", "rouge_l"} <= set(result.measures("f_r"))
     assert is_captioner(tmp_path / "run")
+
+
+@pytest.mark.parametrize("path", MULTIMODAL, ids=named)
+def test_it_answers_after_a_step(world: World, tmp_path: Path, path: Path) -> None:
+    changes = {
+        **{key: value for key, value in world.changes.items() if key.startswith("data.")},
+        "model.name": tiny_llava(tmp_path / "llava", world.root / "clip"),
+        "aligned": aligned(world),
+        "output": tmp_path / "run",
+        "training.steps": 1,
+        "decoding.max_tokens": 4,
+    }
+    config = load_recipe(path, CONFIGS, [f"{key}={value}" for key, value in changes.items()])
+    result = run(config, quiet=True)
+    assert isinstance(result, Measured)
+    assert list(result.readings) == ["baseline", "f_r", "f_g"]
+    assert "cider" in result.measures("f_r")
+    assert load_multimodal(tmp_path / "run").made_by["recipe"]["method"] == "multimodal"
 
 
 @pytest.mark.parametrize("path", CLASSIFIERS, ids=named)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from gen2real.methods.finished import gap_between as gap_between
     from gen2real.methods.finished_texts import evaluate_captioning as evaluate_captioning
     from gen2real.methods.finished_texts import evaluate_questions as evaluate_questions
+    from gen2real.methods.multimodal_settings import MultimodalConfig as MultimodalConfig
     from gen2real.methods.settings import CompareConfig as CompareConfig
     from gen2real.methods.settings import FLYPConfig as FLYPConfig
     from gen2real.methods.settings import RegFTConfig as RegFTConfig
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from gen2real.models import load_captioner as load_captioner
     from gen2real.models import load_classifier as load_classifier
     from gen2real.models import load_dual_encoder as load_dual_encoder
+    from gen2real.models import load_multimodal as load_multimodal
     from gen2real.report import write_gallery as write_gallery
     from gen2real.report import write_report as write_report
 
@@ -50,6 +52,7 @@ _EXPORTS = {
     "Gen2RealError": "gen2real.errors",
     "GenerateConfig": "gen2real.generation",
     "ImageSet": "gen2real.imagesets",
+    "MultimodalConfig": "gen2real.methods.multimodal_settings",
     "RegFTConfig": "gen2real.methods.settings",
     "SoupConfig": "gen2real.methods.settings",
     "blend_models": "gen2real.methods.finished",
@@ -64,6 +67,7 @@ _EXPORTS = {
     "load_captioner": "gen2real.models",
     "load_classifier": "gen2real.models",
     "load_dual_encoder": "gen2real.models",
+    "load_multimodal": "gen2real.models",
     "load_recipe": "gen2real.config",
     "redraw": "gen2real.generation",
     "run": "gen2real.methods",

@@ -221,6 +221,21 @@ def test_without_an_alignment_all_pictures_go_through_the_own_tower(root: Path, 
     assert losses["none"] != losses["shift"]
 
 
+def test_checkpointing_saves_memory_and_changes_nothing(root: Path, tmp_path: Path) -> None:
+    lines = []
+    for kind in (False, True):
+        settings = config(
+            root,
+            tmp_path / str(kind),
+            aligned=str(root / "aligned"),
+            data__evaluation=None,
+            training__gradient_checkpointing=kind,
+        )
+        methods.run(settings, quiet=True)
+        lines.append([(row["loss"], row["gradient_norm"]) for row in metrics(tmp_path / str(kind))])
+    assert lines[0] == lines[1]
+
+
 def test_questions_are_learnt_as_they_are_asked(root: Path, tmp_path: Path) -> None:
     generated = ImageSet.read(root / "generated")
     write_questions(
@@ -264,8 +279,8 @@ def test_data_is_looked_at_before_anything_is_trained(root: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"data": {}}, r"train_on: generated needs pictures: --set data.generated="),
-        ({"data__train_on": "mixed"}, "train_on: mixed needs pictures: --set data.real="),
+        ({"data": {}}, r"train_on: generated needs at least one image set here: --set data\.generated="),
+        ({"data__train_on": "mixed"}, r"train_on: mixed needs at least one image set here: --set data\.real="),
         ({"data__evaluation": None, "data__evaluation_questions": "asked.jsonl"}, "set data.evaluation too"),
         ({"inference": "f_g"}, "inference: f_g needs the tower of an alignment"),
         ({"model__dtype": "bfloat16"}, "set training.precision=bfloat16"),

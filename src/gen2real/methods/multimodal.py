@@ -21,6 +21,7 @@ import torch
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 
+from gen2real.errors import ModelError
 from gen2real.losses import next_token
 from gen2real.methods.fitting import fit
 from gen2real.methods.measured import Measured, complete, values_of
@@ -31,6 +32,7 @@ from gen2real.methods.multimodal_readings import measure
 from gen2real.methods.multimodal_settings import MultimodalConfig
 from gen2real.models.adapters import lora_layers
 from gen2real.models.aligned import load_aligned
+from gen2real.models.dual_encoder import checkpointing_switch
 from gen2real.models.multimodal import Branch, MultimodalModel, load_multimodal
 from gen2real.models.multimodal_folder import make_trainable, save_multimodal
 from gen2real.models.multimodal_shift import with_shift
@@ -150,7 +152,11 @@ def prepare(config: MultimodalConfig) -> MultimodalTuning:
         projector=config.projector,
     )
     if config.training.gradient_checkpointing:
-        model.model.gradient_checkpointing_enable({"use_reentrant": False})
+        switch = checkpointing_switch(model.model, enable=True)
+        if switch is None:
+            raise ModelError(f"{model.name} cannot train with gradient checkpointing; leave it out.")
+        # The re-entrant kind needs inputs with a gradient, which frozen embeddings do not have.
+        switch({"use_reentrant": False})
     original = {
         name: parameter.detach().clone()
         for name, parameter in model.model.named_parameters()

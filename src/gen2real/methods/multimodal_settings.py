@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from gen2real.config import Config, RecipeName, RecipePath
 from gen2real.methods.settings import LoraSettings, SourceSettings, as_source
@@ -52,9 +52,11 @@ def _as_run(value: Any) -> Any:
 class AnswerData(Config):
     """Pictures with captions, or with questions and answers."""
 
-    generated: tuple[Annotated[AnswerSource, BeforeValidator(as_source)], ...] = ()
-    real: tuple[Annotated[AnswerSource, BeforeValidator(as_source)], ...] = ()
     train_on: Literal["generated", "real", "mixed"] = "generated"
+    generated: tuple[Annotated[AnswerSource, BeforeValidator(as_source)], ...] = Field((), validate_default=True)
+    real: tuple[Annotated[AnswerSource, BeforeValidator(as_source)], ...] = Field(
+        (), validate_default=True, description="for train_on: real and mixed"
+    )
     evaluation: RecipePath | None = Field(None, description="real; its captions are what a description is scored by")
     evaluation_questions: RecipePath | None = Field(None, description="JSONL of questions about `evaluation`")
     pictures: int | None = Field(
@@ -67,12 +69,19 @@ class AnswerData(Config):
     max_length: int | None = Field(None, ge=16, description="tokens of a sample, pictures included; None: the model's")
     on_unreadable: Literal["error", "skip"] = "error"
 
+    @field_validator("generated", "real")
+    @classmethod
+    def _something_to_learn(cls, value: tuple[AnswerSource, ...], info: ValidationInfo) -> tuple[AnswerSource, ...]:
+        train_on = info.data.get("train_on")
+        if not value and train_on in (info.field_name, "mixed"):
+            raise ValueError(
+                f"train_on: {train_on} needs at least one image set here: "
+                f"--set data.{info.field_name}='[my-{info.field_name}]'"
+            )
+        return value
+
     @model_validator(mode="after")
-    def _something_to_learn(self) -> AnswerData:
-        wanted = {"generated": ("generated",), "real": ("real",), "mixed": ("generated", "real")}[self.train_on]
-        for name in wanted:
-            if not getattr(self, name):
-                raise ValueError(f"train_on: {self.train_on} needs pictures: --set data.{name}='[my-{name}]'")
+    def _pictures_to_ask_about(self) -> AnswerData:
         if self.evaluation_questions is not None and self.evaluation is None:
             raise ValueError("evaluation_questions are about the pictures of evaluation; set data.evaluation too")
         return self

@@ -80,7 +80,7 @@ class DualEncoder(nn.Module):
 
         Raises: ModelError where neither tower knows how.
         """
-        switches = [_checkpointing_switch(module, enable) for module in self.modules()]
+        switches = [checkpointing_switch(module, enable) for module in self.modules()]
         found = [switch for switch in switches if switch is not None]
         if not found:
             raise ModelError(
@@ -193,7 +193,8 @@ def refuse_to_replace(folder: Path) -> None:
         raise ModelError(f"{folder} is not empty and holds no model, so it is not replaced; give a new folder.")
 
 
-def _checkpointing_switch(module: nn.Module, enable: bool) -> Callable[[], Any] | None:
+def checkpointing_switch(module: nn.Module, enable: bool) -> Callable[..., Any] | None:
+    """A module's own method that turns gradient checkpointing on or off; None where it has none."""
     # transformers renamed the method within version 5; the older name warns there.
     for prefix in ("activation", "gradient"):
         switch = getattr(module, f"{prefix}_checkpointing_{'enable' if enable else 'disable'}", None)
