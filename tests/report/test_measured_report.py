@@ -21,7 +21,7 @@ from gen2real.methods.measured_findings import limitations, lines, markdown, ver
 from gen2real.methods.measures import Measure, leading
 from gen2real.models.card import plain_text
 from gen2real.report import write_report
-from gen2real.report.charts import interval_chart
+from gen2real.report.charts import Point, Series, interval_chart, line_chart
 from gen2real.report.measured_rows import MeasuredArm, of_comparison, of_readings, of_runs, scaling_curves
 from gen2real.report.set_pictures import SetPictures
 from gen2real.report.thumbnails import Thumbnails
@@ -126,6 +126,14 @@ def test_a_comparison_has_a_dot_a_seed_and_a_curve(measured: MeasuredRuns) -> No
     assert [len(line.dots) for line in chart.lines] == [3, 3]
     told = Measure("image_to_text_recall@1").interval(Interval(**stored["interval"]))
     assert chart.lines[1].dots[0][2] == f"500 pictures: {told}"
+
+
+def test_long_tick_labels_have_room() -> None:
+    points = [Point(0, 0.0725, 0.0725, 0.0725, "a"), Point(8, 0.083, 0.083, 0.083, "b")]
+    chart = line_chart([Series("loss", "real", points)], x_label="update", y_label="loss", summary="")
+    assert max(len(tick.label) for tick in chart.y_ticks) == 6
+    assert chart.left == 46 + 2 * 7
+    assert chart.lines[0].line.split()[0].startswith(f"{chart.left:g},")
 
 
 def test_intervals_lie_where_their_numbers_are() -> None:

@@ -88,6 +88,8 @@ def line_chart(
     points = [point for one in series for point in one.points]
     scale = 100 if percent else 1
     y_values = ticks(scale * min(point.low for point in points), scale * max(point.high for point in points))
+    # A letter of the tick labels is some 7 units wide; four fit into the usual margin beside the axis' own label.
+    left = LEFT + 7 * max(0, *(len(f"{value:g}") - 4 for value in y_values))
     placed = math.log if log_x else float
     given = sorted({point.x for point in points})
     x_values = given if log_x else ticks(given[0], given[-1])
@@ -97,7 +99,7 @@ def line_chart(
         across = (placed(x) - x_low) / (x_high - x_low) if x_high > x_low else 0.5
         up = (scale * y - y_values[0]) / (y_values[-1] - y_values[0])
         return (
-            round(LEFT + across * (WIDTH - LEFT - RIGHT), 1),
+            round(left + across * (WIDTH - left - RIGHT), 1),
             round(HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM), 1),
         )
 
@@ -108,6 +110,7 @@ def line_chart(
         y_ticks=tuple(Tick(at(given[0], value / scale)[1], f"{value:g}") for value in y_values),
         lines=tuple(_line(one, at, most_dots) for one in series),
         summary=summary,
+        left=left,
     )
 
 

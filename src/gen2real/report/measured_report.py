@@ -31,7 +31,10 @@ _SAMPLES = 24
 
 @dataclass(frozen=True)
 class Sample:
-    """A real picture, what people wrote of it, and what each reading or arm did. question: where one was asked."""
+    """A real picture, what people wrote of it, and what each reading or arm did, named together where they agree.
+
+    question: empty where none was asked.
+    """
 
     shown: Shown
     question: str
@@ -187,7 +190,14 @@ def _samples(arms: Sequence[MeasuredArm], pictures: SetPictures, thumbs: Thumbna
             pictures.of_set(key[0], key[1], f"real picture {key[1]}", thumbs),
             key[2],
             one["references"],
-            texts.get(key, {}),
+            _merged(texts.get(key, {})),
         )
         for key, one in list(found.items())[:_SAMPLES]
     ]
+
+
+def _merged(texts: Mapping[str, str]) -> dict[str, str]:
+    names: dict[str, list[str]] = {}
+    for name, text in texts.items():
+        names.setdefault(text, []).append(name)
+    return {", ".join(own): text for text, own in names.items()}
