@@ -62,6 +62,8 @@ def add_lora(
     """
     from peft import LoraConfig, inject_adapter_in_model
 
+    from gen2real.models.lora_linear import make_lean
+
     if rank < 1:
         raise ModelError(f"rank must be at least 1; got {rank}.")
     if lora_layers(module):
@@ -74,7 +76,7 @@ def add_lora(
     inject_adapter_in_model(config, module, adapter_name=_ADAPTER)
     for name, parameter in module.named_parameters():
         parameter.requires_grad_(".lora_" in name)
-    return module.train(was_training)
+    return make_lean(module).train(was_training)
 
 
 def merge_lora(module: nn.Module) -> nn.Module:
