@@ -17,7 +17,8 @@ from gen2real.files import read_tensors
 from gen2real.imagesets import ImageSet
 from gen2real.imagesets.questions import write_questions
 from gen2real.kit.world.image_sets import write_image_set
-from gen2real.methods import multimodal
+from gen2real.methods import multimodal, rehearsal
+from gen2real.methods.estimate import estimate
 from gen2real.methods.measured import Measured
 from gen2real.methods.multimodal_data import Batch, LessonBatches
 from gen2real.methods.multimodal_settings import MultimodalConfig
@@ -253,6 +254,26 @@ def test_questions_are_learnt_as_they_are_asked(root: Path, tmp_path: Path) -> N
     prompts = {captioned.lessons[0].sample(torch.Generator().manual_seed(seed)).question for seed in range(40)}
     assert prompts == set(settings.data.prompts)
     assert tuning.data.pictures(generated=True) == 8
+
+
+def test_a_dry_run_counts_answers_and_updates(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rehearsal, "MOST_PICTURES", 4)
+    names = ImageSet.read(root / "generated").ids
+    rows = [{"image": name, "question": "which?", "answers": [name]} for name in names[::-1]]
+    write_questions(tmp_path / "learn.jsonl", rows)
+    source = {"path": str(root / "generated"), "questions": str(tmp_path / "learn.jsonl")}
+    settings = config(
+        root,
+        tmp_path / "run",
+        data__generated=[source, str(root / "generated")],
+        data__evaluation_questions=str(root / "asked.jsonl"),
+        training={"epochs": 3, "batch_size": 6},
+    )
+    found = estimate(settings)
+    # 8 pictures are asked about and described; of the evaluation set 4 are described and 6 questions asked, twice.
+    assert (found.pictures, found.updates, found.encoded) == (8, 3 * 3, 2 * (4 + 6))
+    assert found.timed_updates == 3
+    assert not (tmp_path / "run").exists()
 
 
 def test_fewer_pictures_are_part_of_more(root: Path, tmp_path: Path) -> None:

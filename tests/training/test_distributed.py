@@ -20,6 +20,7 @@ from gen2real.models import load_dual_encoder
 from gen2real.models.aligned import save_aligned
 from gen2real.training.distributed import gather, rank, share, world_size
 from tiny import tiny_clip, tiny_gpt2
+from tiny_multimodal import tiny_llava
 from tiny_sets import colour_set
 
 TESTS = Path(__file__).parents[1]
@@ -56,6 +57,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[Found, Found, Found
     ImageSet.write(drawn.root, rows, drawn.classes, name="paired.parquet")
     colour_set(root / "pictures-test", names=names, origin="real", per_class=1, seed=1)
     tiny_gpt2(root / "pictures-gpt2", dropout=0.0)
+    tiny_llava(root / "pictures-llava", Path(clip))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GEN2REAL_CACHE", str(root / "cache"))
         patch.setenv("PYTHONPATH", os.pathsep.join([*sys.path, str(TESTS), str(TESTS / "training")]))
@@ -140,6 +142,22 @@ def test_captioning_is_the_same(found: Three) -> None:
     for name in ("mapper_generated", "mapper_real", "decoder/model"):
         tensors, others = (
             read_tensors(side.folder / "captioning" / "model" / f"{name}.safetensors") for side in (alone, first)
+        )
+        for key, value in tensors.items():
+            torch.testing.assert_close(value, others[key], rtol=0, atol=3e-6)
+
+
+def test_answering_is_the_same(found: Three) -> None:
+    """A process may have generated pictures alone, real ones alone, both, or no row at all."""
+    alone, first, second = found
+    assert (alone.said["multimodal"], first.said["multimodal"], second.said["multimodal"]) == (True, True, False)
+    assert len(alone.metrics("multimodal")) == 8
+    for one, other in zip(alone.metrics("multimodal"), first.metrics("multimodal"), strict=True):
+        assert one.pop("stage") == other.pop("stage") == "multimodal"
+        assert one == pytest.approx(other, rel=2e-5, abs=1e-6)
+    for name in ("adapter_model", "projector"):
+        tensors, others = (
+            read_tensors(side.folder / "multimodal" / "model" / f"{name}.safetensors") for side in (alone, first)
         )
         for key, value in tensors.items():
             torch.testing.assert_close(value, others[key], rtol=0, atol=3e-6)

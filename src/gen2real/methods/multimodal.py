@@ -30,6 +30,7 @@ from gen2real.methods.measured_run import conclude_measured, described_sets, pro
 from gen2real.methods.multimodal_data import Batch, LessonBatches, MultimodalData
 from gen2real.methods.multimodal_readings import measure
 from gen2real.methods.multimodal_settings import MultimodalConfig
+from gen2real.methods.rehearsal import Rehearsal
 from gen2real.models.adapters import lora_layers
 from gen2real.models.aligned import load_aligned
 from gen2real.models.dual_encoder import checkpointing_switch
@@ -163,6 +164,13 @@ def prepare(config: MultimodalConfig) -> MultimodalTuning:
         if parameter.requires_grad and ".lora_" not in name
     }
     return MultimodalTuning(config, model, data, original)
+
+
+def rehearse(config: MultimodalConfig, folder: Path, updates: int) -> Rehearsal:
+    """For `gen2real train --dry-run`; see `multimodal_rehearsal.py`."""
+    from gen2real.methods import multimodal_rehearsal
+
+    return multimodal_rehearsal.rehearse(config, folder, updates)
 
 
 def answer_loss(models: Mapping[str, nn.Module], batch: Batch) -> dict[str, Tensor]:

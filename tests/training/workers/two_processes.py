@@ -21,6 +21,8 @@ from gen2real.methods.captioning_settings import CaptioningConfig
 from gen2real.methods.flyp import FLYPConfig
 from gen2real.methods.flyp import run as run_flyp
 from gen2real.methods.gmail import run as run_gmail
+from gen2real.methods.multimodal import run as run_multimodal
+from gen2real.methods.multimodal_settings import MultimodalConfig
 from gen2real.methods.regft import LossSettings, RegFTConfig, RegFTLoss
 from gen2real.methods.regft import run as run_regft
 from gen2real.models.classifier import TextInitialisedClassifier
@@ -90,6 +92,20 @@ def captioning(folder: Path, clip: str, pictures: str) -> dict[str, Any]:
         "optimizer": SMOOTH,
         "schedule": {"name": "constant", "warmup_steps": 0},
         "training": {"batch_size": 7, "epochs": 1, "log_every": 1},
+    }
+
+
+def answering(folder: Path, clip: str, pictures: str) -> dict[str, Any]:
+    """36 captions in batches of 5, the last with one row: generated pictures through W + ΔW, real ones through W."""
+    return {
+        "output": str(folder),
+        "model": {"name": f"{pictures}-llava"},
+        "aligned": f"{clip}-aligned",
+        "data": {"train_on": "mixed", "generated": [pictures], "real": [f"{pictures}-real"]},
+        "lora": {"rank": 2, "alpha": 4.0},
+        "optimizer": SMOOTH,
+        "schedule": {"name": "constant", "warmup_steps": 0},
+        "training": {"batch_size": 5, "epochs": 1, "log_every": 1},
     }
 
 
@@ -227,6 +243,8 @@ def main(folder: Path, clip: str, pictures: str) -> None:
     said["gmail"] = run_gmail(aligning, quiet=True) is not None
     told = parse_config(CaptioningConfig, captioning(folder / "captioning", clip, pictures), source="captioning")
     said["captioning"] = run_captioning(told, quiet=True) is not None
+    asked = parse_config(MultimodalConfig, answering(folder / "multimodal", clip, pictures), source="multimodal")
+    said["multimodal"] = run_multimodal(asked, quiet=True) is not None
     write_tensors(folder / f"{rank()}.safetensors", out)
     write_json(folder / f"{rank()}.json", said)
 
