@@ -108,6 +108,23 @@ def test_each_options_loss(pairs: Pairs, folder: Path) -> None:
     assert expected < modality_alignment(masked.image, masked.real), "two of each partner are in the batch"
 
 
+def test_moments_go_beside_equation_1(pairs: Pairs, folder: Path) -> None:
+    batch = Batch(pairs, folder, align__moments=3.0, align__weight=0.5)
+    moments = distribution_alignment(batch.image, batch.real)
+    torch.testing.assert_close(batch.terms["moments"], moments)
+    expected = 0.5 * modality_alignment(batch.image, batch.real) + 3 * moments
+    torch.testing.assert_close(batch.terms["loss"], expected)
+
+
+def test_no_batch_is_too_small_to_tell_pairs_apart(pairs: Pairs, folder: Path) -> None:
+    data = gmail.prepare(config(pairs, folder)).data
+    count = sum(map(len, data.sources))
+    assert data.sampler(count - 1, 0).steps_per_epoch == 1, (
+        "the one picture that is left over has nothing to be told from"
+    )
+    assert data.sampler(count, 0).steps_per_epoch == data.sampler(count + 1, 0).steps_per_epoch == 1
+
+
 def test_texts_are_the_pictures_own_else_their_partners(pairs: Pairs, folder: Path) -> None:
     assert all(text.startswith("drawn ") for text in Batch(pairs, folder, loss="text").texts)
     longest = Batch(pairs, folder, loss="text", data__captions="longest").texts
@@ -207,6 +224,7 @@ def test_pictures_that_are_tested_on_are_not_trained_on(pairs: Pairs, folder: Pa
         ({"loss": "distribution", "real_projection": True}, "draws real pictures that belong to no text"),
         ({"inference": "projection"}, "inference: projection needs one; set real_projection=true"),
         ({"schedule__name": "cosine", "schedule__restart_steps": 5}, "restart_steps belongs to name: cosine_restarts"),
+        ({"loss": "text", "align__moments": 1.0}, "goes beside equation 1"),
     ],
 )
 def test_settings_that_do_not_fit_say_what_would(

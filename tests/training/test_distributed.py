@@ -115,7 +115,7 @@ def test_a_whole_run_is_the_same(found: Three, run: str) -> None:
 
 
 def test_an_alignment_is_the_same(found: Three) -> None:
-    """16 pairs and 2 held out: batches of 7, 7 and 2. Towers, text tower and projection are trained."""
+    """16 pairs and 2 held out: batches of 7, 4 and 3 a process. Towers, text tower and projection are trained."""
     alone, first, second = found
     assert (alone.said["gmail"], first.said["gmail"], second.said["gmail"]) == (True, True, False)
     for one, other in zip(alone.metrics("gmail"), first.metrics("gmail"), strict=True):

@@ -100,8 +100,9 @@ class AlignmentData:
         return self.held_out is not None and self.held_out.partners is not None
 
     def sampler(self, batch_size: int, seed: int) -> EpochSampler:
-        """Every picture of every source once an epoch."""
-        return EpochSampler([len(source) for source in self.sources], None, batch_size, seed)
+        """Every picture of every source once an epoch, less a last batch with too few others to be told from."""
+        sizes = [len(source) for source in self.sources]
+        return EpochSampler(sizes, None, batch_size, seed, drop_last=sum(sizes) > batch_size)
 
     def _readable(self, one: ImageSet, origin: Literal["generated", "real"]) -> ImageSet:
         return self._pictures(origin_checked(one, origin), None).image_set

@@ -96,6 +96,10 @@ class AlignmentLoss:
             assert real is not None
             terms["align"] = self._align(image, real, partners)
             loss = loss + config.align.weight * terms["align"]
+            if config.align.moments > 0:
+                # Softmax over real pictures is blind to their mean: a tower that leaves it gains room for what differs.
+                terms["moments"] = distribution_alignment(image, real, form="moments")
+                loss = loss + config.align.moments * terms["moments"]
         if config.has_text_term:
             # L_text: f_g's pictures and their texts
             terms["text"] = image_text_contrastive(image, texts[0], self._scale, groups=groups)

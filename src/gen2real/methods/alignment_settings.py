@@ -63,6 +63,12 @@ class AlignmentTermSettings(Config):
         "positives, in the text terms too (ours)",
     )
     weight: float = Field(1.0, gt=0, description="ours: the paper has no weights")
+    moments: float = Field(
+        0.0,
+        ge=0,
+        description="ours: weight of mean and covariance of a batch's generated features beside equation 1, which "
+        "leaves free, and so turns away from, what all real pictures have in common",
+    )
     form: Literal["moments", "mmd"] = Field("moments", description="of loss: distribution")
 
 
@@ -177,6 +183,8 @@ class GMAILConfig(Config):
                 "loss: distribution draws real pictures that belong to no text and no generated picture; leave out "
                 "real_projection and align.same_partner"
             )
+        if self.align.moments > 0 and self.aligns != "pairs":
+            raise ValueError(f"align.moments goes beside equation 1, and loss: {self.loss} has none; leave it out")
         if self.inference == "projection" and not self.real_projection and self.encoder.init is None:
             raise ValueError("inference: projection needs one; set real_projection=true")
         return self
