@@ -263,7 +263,8 @@ def _checked(image: Tensor, text: Tensor, positives: Tensor) -> Tensor:
             "[M, D] of one dual encoder"
         )
     for name, features in (("picture", image), ("text", text)):
-        broken = sum(int((~torch.isfinite(rows)).any(dim=1).sum()) for rows in features.split(_CHECKED))
+        bad_rows = [(~torch.isfinite(rows)).any(dim=1) for rows in features.split(_CHECKED)]
+        broken = sum(int(bad.sum()) for bad in bad_rows)
         if broken:
             raise ModelError(
                 f"{broken} of {len(features)} {name} features hold NaN or infinity; the model's weights or its "

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 
-class LeanLinear(Linear):
+class LeanLinear(Linear):  # type: ignore[misc]
     """peft's layer over a frozen `nn.Linear`; whatever is more than plain LoRA is left to peft's own `forward`."""
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -52,7 +52,7 @@ class LeanLinear(Linear):
 def make_lean(module: nn.Module) -> nn.Module:
     """Turns peft's plain LoRA linear layers inside `module` into lean ones, in place; returns the same module."""
     for layer in module.modules():
-        if type(layer) is Linear and type(layer.get_base_layer()) is nn.Linear:
+        if isinstance(layer, Linear) and type(layer) is Linear and type(layer.get_base_layer()) is nn.Linear:
             layer.__class__ = LeanLinear
     return module
 
@@ -74,7 +74,7 @@ class _LowRank(torch.autograd.Function):
         return output.addmm_(low, b.T).view(*x.shape[:-1], -1)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None, Tensor, Tensor, None]:
         rows, low, w, a, b = ctx.saved_tensors
         g = gradient.reshape(-1, gradient.shape[-1])
