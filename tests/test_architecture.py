@@ -81,6 +81,7 @@ LOCKED = [
     "evaluate_retrieval",
     "gap_between",
     "generate",
+    "load_aligned",
     "load_captioner",
     "load_classifier",
     "load_dual_encoder",

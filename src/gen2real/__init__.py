@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from gen2real.methods.settings import FLYPConfig as FLYPConfig
     from gen2real.methods.settings import RegFTConfig as RegFTConfig
     from gen2real.methods.settings import SoupConfig as SoupConfig
+    from gen2real.models import load_aligned as load_aligned
     from gen2real.models import load_captioner as load_captioner
     from gen2real.models import load_classifier as load_classifier
     from gen2real.models import load_dual_encoder as load_dual_encoder
@@ -64,6 +65,7 @@ _EXPORTS = {
     "evaluate_retrieval": "gen2real.methods.finished",
     "gap_between": "gen2real.methods.finished",
     "generate": "gen2real.generation",
+    "load_aligned": "gen2real.models",
     "load_captioner": "gen2real.models",
     "load_classifier": "gen2real.models",
     "load_dual_encoder": "gen2real.models",

@@ -166,6 +166,8 @@ def shifted_tower(vision: nn.Module, shift: Mapping[str, Tensor]) -> nn.Module:
 def shift_of(tower: nn.Module) -> dict[str, Tensor]:
     """ΔW = (α/r)·B·A (Hu et al. 2022, equation 3) of every LoRA layer, by the name of the weight it is added to.
 
+    On the CPU, as when the adapter is loaded from its file: a product's last bit depends on where it is computed.
+
     Raises: ModelError where the tower has no LoRA layers, or they are merged already.
     """
     layers = lora_layers(tower)
@@ -173,7 +175,7 @@ def shift_of(tower: nn.Module) -> dict[str, Tensor]:
         raise ModelError("the tower has no LoRA layers that are not merged; take their shift before merge_lora.")
     with torch.no_grad():
         return {
-            f"{name}.weight": layer.get_delta_weight(layer.active_adapters[0]).detach().clone()
+            f"{name}.weight": copy.deepcopy(layer).cpu().get_delta_weight(layer.active_adapters[0]).detach().clone()
             for name, layer in layers
         }
 
