@@ -14,6 +14,7 @@ from torch import nn
 from transformers import CLIPModel
 
 import tiny
+from gen2real.errors import ModelError
 from gen2real.models import DualEncoder, load_dual_encoder
 from gen2real.models.adapters import add_lora, merge_lora
 from gen2real.models.aligned import (
@@ -22,6 +23,7 @@ from gen2real.models.aligned import (
     ShiftedTower,
     TwoBranches,
     difference,
+    is_aligned,
     load_aligned,
     save_aligned,
     shift_of,
@@ -145,3 +147,55 @@ def test_gradients_reach_the_weights_and_not_the_shift(encoder: DualEncoder) -> 
     assert {name for name, _ in both.named_parameters()} == {
         f"shifted.tower.{name}" for name, _ in encoder.vision.named_parameters()
     }
+
+
+def test_refusals(tmp_path: Path) -> None:
+    clip = load_dual_encoder(tiny.tiny_clip(tmp_path / "clip"))
+    with pytest.raises(ModelError, match=r"no such parameters:\n  nothing\.weight \(2, 2\)"):
+        ShiftedTower(clip.vision, {"nothing.weight": torch.zeros(2, 2)})
+    with pytest.raises(ModelError, match=r"visual_projection\.weight \(2, 2\) \(the tower's: \(20, 32\)\)"):
+        save_aligned(tmp_path / "model", clip, {"visual_projection.weight": torch.zeros(2, 2)}, made_by={})
+    with pytest.raises(ModelError, match=r"shape \(3, 3\); expected \(20, 20\)"):
+        save_aligned(tmp_path / "model", clip, {}, real_projection=torch.zeros(3, 3), made_by={})
+    with pytest.raises(ModelError, match="no LoRA layers that are not merged"):
+        shift_of(clip.vision)
+    with pytest.raises(ModelError, match="has no projection for real pictures"):
+        Aligned(clip).tower("projection")
+    other = load_dual_encoder("my_towers:build")
+    with pytest.raises(ModelError, match="not of one architecture"):
+        save_aligned(tmp_path / "model", clip, other.vision, made_by={})
+    moved = copy.deepcopy(other.vision).train()
+    moved(PIXELS)
+    with pytest.raises(ModelError, match=r"other buffers .*1\.running_mean.*freeze_batch_norm: true"):
+        difference(moved, other.vision)
+    assert not (tmp_path / "model").exists()
+
+
+def test_gradient_checkpointing_is_refused(tmp_path: Path) -> None:
+    """Layers would be computed again without the shift, and gradients be wrong without a word."""
+    clip = load_dual_encoder(tiny.tiny_clip(tmp_path / "clip"))
+    shifted = ShiftedTower(clip.vision, {"visual_projection.weight": torch.ones(20, 32)})
+    clip.gradient_checkpointing()
+    shifted.eval()(PIXELS)
+    with pytest.raises(ModelError, match=r"encoder\.generated_through=f_r"):
+        shifted.train()(PIXELS)
+
+
+def test_a_torn_or_foreign_adapter_is_refused(tmp_path: Path) -> None:
+    encoder = load_dual_encoder(tiny.tiny_clip(tmp_path / "clip"))
+    save_aligned(tmp_path / "model", encoder, lora_tower(encoder), made_by={})
+    assert is_aligned(tmp_path / "model")
+    assert not is_aligned(tmp_path / "clip")
+    other = load_dual_encoder("my_towers:build")
+    save_aligned(tmp_path / "other", other, lora_tower(other), made_by={})
+    weights = tmp_path / "model" / "generated" / "adapter_model.safetensors"
+    own = weights.read_bytes()
+    weights.write_bytes((tmp_path / "other" / "generated" / "adapter_model.safetensors").read_bytes())
+    with pytest.raises(ModelError, match="does not fit the image tower"):
+        load_aligned(tmp_path / "model")
+    weights.write_bytes(own[:-100])
+    with pytest.raises(ModelError, match="not a whole safetensors file"):
+        load_aligned(tmp_path / "model")
+    weights.unlink()
+    with pytest.raises(ModelError, match=r"has no adapter_model\.safetensors"):
+        load_aligned(tmp_path / "model")
