@@ -148,8 +148,15 @@ class Captioner(nn.Module):
         texts: list[str] = []
         for rows in features.split(batch_size):
             prefix = self.prefix(rows.to(self.device), origin)
+            # All beams of a picture begin with one prefix, so it is read once, but for its end, which `generate` needs.
+            cache = None
+            if prefix.shape[1] > 1:
+                cache = self.decoder(inputs_embeds=prefix[:, :-1], use_cache=True, logits_to_keep=1).past_key_values
+                cache.batch_repeat_interleave(beams)
             mask = torch.ones(prefix.shape[:2], dtype=torch.long, device=prefix.device)
-            ids = self.decoder.generate(inputs_embeds=prefix, attention_mask=mask, generation_config=settings)
+            ids = self.decoder.generate(
+                inputs_embeds=prefix, attention_mask=mask, past_key_values=cache, generation_config=settings
+            )
             texts += self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         self.train(was_training)
         return [" ".join(text.split()) for text in texts]
