@@ -19,6 +19,7 @@ from gen2real.imagesets import ImageSet
 from gen2real.methods import captioning
 from gen2real.methods.captioning_data import CaptioningSets
 from gen2real.methods.captioning_settings import CaptioningConfig
+from gen2real.methods.estimate import estimate
 from gen2real.methods.measured import Measured
 from gen2real.models import load_captioner, load_dual_encoder
 from gen2real.models.aligned import load_aligned, save_aligned
@@ -261,3 +262,15 @@ def test_sets_that_do_not_fit_are_told(world: World, root: Path, tmp_path: Path)
     run(world, root, "dual", start=str(root / "start"), projections="dual")
     with pytest.raises(RecipeError, match="two mappers and the recipe's reading one"):
         captioning.prepare(recipe(world, root, "x", start=str(root / "dual")))
+
+
+def test_a_dry_run_counts_captions_and_leaves_nothing(world: World, root: Path) -> None:
+    steps: dict[str, Any] = {"training__steps": None, "training__epochs": 2}
+    found = estimate(
+        recipe(world, root, "dry", data__train_on="mixed", encoder={"init": str(root / "aligned")}, **steps)
+    )
+    assert found.pictures == 24 + 12
+    assert found.updates == 2 * 5, "36 captions in batches of 8"
+    assert found.encoded == 36 + 2 * 16, "the measured ones go through both towers"
+    assert found.disk_gb > 0
+    assert not (root / "dry").exists()
