@@ -71,10 +71,11 @@ def main() -> None:
 
     os.chdir(ROOT)
     sys.path.insert(0, str(ROOT))
-    sys.path.insert(0, str(HERE))
+    sys.path[:0] = [str(HERE), str(HERE.parent)]
     import fetch
     from halves_table import table, to_json
-    from run import provenance
+
+    from publishing import provenance
 
     if fetch.main(["--check"]):
         raise SystemExit(1)
@@ -87,7 +88,7 @@ def main() -> None:
     if options.publish:
         from gen2real.files import write_json, write_text
 
-        stated = {**provenance("halves"), "command": "python benchmarks/drawn2photo/halves.py --publish"}
+        stated = provenance("python benchmarks/drawn2photo/halves.py --publish")
         lines = "".join(f"{key}: {value}\n" for key, value in stated.items())
         write_text(HERE / "results" / "halves.md", f"{table(found)}\n```text\n{lines}```\n")
         write_json(HERE / "results" / "halves.json", {"provenance": stated, **to_json(found)})

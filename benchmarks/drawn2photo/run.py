@@ -12,16 +12,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
-import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-RESULTS = HERE / "results"
 
 
 def main() -> None:
@@ -34,7 +29,10 @@ def main() -> None:
 
     os.chdir(ROOT)
     sys.path.insert(0, str(ROOT))
+    sys.path.insert(0, str(HERE.parent))
     import fetch
+
+    from publishing import publish
 
     if fetch.main([]):
         raise SystemExit(1)
@@ -48,50 +46,8 @@ def main() -> None:
     print(table.markdown())
     print(f"{options.output / name / 'table.md'}, table.csv and table.json hold the same.")
     if options.publish:
-        publish(name, table)
-
-
-def publish(name: str, table: Any) -> None:
-    """The table under results/, with command, commit, seeds and machine."""
-    from gen2real.files import write_json, write_text
-
-    stated = provenance(name)
-    lines = "".join(f"{key}: {value}\n" for key, value in stated.items())
-    write_text(RESULTS / f"{name}.md", f"{table.markdown()}\n```text\n{lines}```\n")
-    write_text(RESULTS / f"{name}.csv", table.comma_separated())
-    write_json(RESULTS / f"{name}.json", {"provenance": stated, **table.to_json()})
-    print(f"published under {RESULTS.relative_to(ROOT)}")
-
-
-def provenance(name: str) -> dict[str, str]:
-    """What made the numbers."""
-    import torch
-
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=ROOT, check=False)
-    changed = subprocess.run(
-        ["git", "status", "--porcelain", "--", "src", "benchmarks"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
-    )
-    return {
-        "command": f"python benchmarks/drawn2photo/run.py{' --quick' if name == 'quick' else ''} --publish",
-        "commit": commit.stdout.strip() + (" with local changes" if changed.stdout.strip() else ""),
-        "seeds": "as in the table's second column, from 0",
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "machine": f"{_processor()}, {os.cpu_count()} cores",
-        "software": f"Python {platform.python_version()}, torch {torch.__version__}",
-    }
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+        command = f"python benchmarks/drawn2photo/run.py{' --quick' if options.quick else ''} --publish"
+        publish(HERE / "results", name, table, command=command)
 
 
 if __name__ == "__main__":

@@ -151,7 +151,9 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--matrix", type=int, default=20_000, help="the size at which the whole matrix is held too")
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="ours runs with each, the plain ways with the first")
+    parser.add_argument(
+        "--threads", type=int, nargs="+", default=[1, 2], help="ours runs with each, the plain ways with the first"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="a JSON file with every sample")
     parser.set_defaults(device="cpu")

@@ -93,7 +93,9 @@ class _Task:
                 samples.add(name, row, "", own, text)
         if self.asked:
             told = answer([item.picture for item in self.asked], [item.question for item in self.asked])
-            pictures = {picture: place for place, picture in enumerate(dict.fromkeys(one.picture for one in self.asked))}
+            pictures = {
+                picture: place for place, picture in enumerate(dict.fromkeys(one.picture for one in self.asked))
+            }
             group = np.array([pictures[item.picture] for item in self.asked])
             for measure, own in question_scores(told, [item.answers for item in self.asked]).items():
                 values[measure] = group_values(own, group, len(pictures))
