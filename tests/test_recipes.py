@@ -105,7 +105,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def test_there_are_recipes() -> None:
     wanted = {"regft/regft", "regft/faithful", "regft/head", "flyp/flyp", "compare/regft", "generate/names"}
     wanted |= {
-        f"gmail/{name}" for name in ("align", "regft", "no-alignment", "long-captions", "transductive", "siglip")
+        f"gmail/{name}"
+        for name in ("align", "algorithm-1", "regft", "no-alignment", "long-captions", "transductive", "siglip")
     }
     assert wanted <= {*map(named, RECIPES)}
 

@@ -114,6 +114,8 @@ def test_moments_go_beside_equation_1(pairs: Pairs, folder: Path) -> None:
     torch.testing.assert_close(batch.terms["moments"], moments)
     expected = 0.5 * modality_alignment(batch.image, batch.real) + 3 * moments
     torch.testing.assert_close(batch.terms["loss"], expected)
+    assert "moments" not in Batch(pairs, folder, loss="text", align__moments=3.0).terms, "the control has neither"
+    assert "moments" not in Batch(pairs, folder, loss="distribution", align__moments=3.0).terms, "it has its own"
 
 
 def test_no_batch_is_too_small_to_tell_pairs_apart(pairs: Pairs, folder: Path) -> None:
@@ -224,7 +226,6 @@ def test_pictures_that_are_tested_on_are_not_trained_on(pairs: Pairs, folder: Pa
         ({"loss": "distribution", "real_projection": True}, "draws real pictures that belong to no text"),
         ({"inference": "projection"}, "inference: projection needs one; set real_projection=true"),
         ({"schedule__name": "cosine", "schedule__restart_steps": 5}, "restart_steps belongs to name: cosine_restarts"),
-        ({"loss": "text", "align__moments": 1.0}, "goes beside equation 1"),
     ],
 )
 def test_settings_that_do_not_fit_say_what_would(

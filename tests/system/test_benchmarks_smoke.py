@@ -9,7 +9,8 @@ from types import ModuleType
 
 import pytest
 
-from tiny import tiny_clip, tiny_stable_diffusion
+from gen2real.models import load_decoder, load_dual_encoder, new_captioner, save_captioner
+from tiny import tiny_clip, tiny_gpt2, tiny_stable_diffusion
 from tiny_sets import colour_set
 
 SPEED = Path(__file__).parents[2] / "benchmarks" / "speed"
@@ -102,3 +103,25 @@ def test_the_benchmark_of_the_world_measures_everything(
     assert report["times_one_by_one"]["1 worker"]["a_second"] == pytest.approx(ours / plain)
     assert str(tmp_path) not in json.dumps(report["rates"])
     assert "the mark is 200" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("default")
+def test_the_benchmark_of_captions_writes_the_same_ones(
+    finetune: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    decoder, tokenizer = load_decoder(tiny_gpt2(tmp_path / "gpt2"))
+    encoder = load_dual_encoder(tiny_clip(tmp_path / "clip"))
+    made = new_captioner(decoder, tokenizer, encoder.embedding_dim, max_tokens=6)
+    save_captioner(tmp_path / "model", made, encoder, made_by={})
+    pictures = colour_set(tmp_path / "real", origin="real", per_class=1).root
+    module, out = importlib.import_module("captioning"), tmp_path / "captions.json"
+    sizes = ["--count", "3", "--batch-size", "2", "--rounds", "2", "--out", str(out)]
+    module.main(["--run", str(tmp_path / "model"), "--pictures", str(pictures), *sizes])
+    report = json.loads(out.read_text(encoding="utf-8"))
+    assert len(report["rounds"]) == 2 * 4
+    assert report["captions"]["ours, 5 beams"] == report["captions"]["plain, 5 beams"]
+    assert all(one["times_by_cpu_seconds"] > 0 for one in report["summary"].values())
+    assert str(tmp_path) not in json.dumps(report)
+    assert "times_by_cpu_seconds" in capsys.readouterr().out
+    made_up = [dict(row, cpu_seconds=2.0 if "plain" in row["arm"] else 0.5) for row in report["rounds"]]
+    assert module.summary(made_up, 3)["greedy"]["times_by_cpu_seconds"] == 4.0

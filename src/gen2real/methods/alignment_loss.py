@@ -96,7 +96,7 @@ class AlignmentLoss:
             assert real is not None
             terms["align"] = self._align(image, real, partners)
             loss = loss + config.align.weight * terms["align"]
-            if config.align.moments > 0:
+            if config.aligns == "pairs" and config.align.moments > 0:
                 # Softmax over real pictures is blind to their mean: a tower that leaves it gains room for what differs.
                 terms["moments"] = distribution_alignment(image, real, form="moments")
                 loss = loss + config.align.moments * terms["moments"]

@@ -183,8 +183,6 @@ class GMAILConfig(Config):
                 "loss: distribution draws real pictures that belong to no text and no generated picture; leave out "
                 "real_projection and align.same_partner"
             )
-        if self.align.moments > 0 and self.aligns != "pairs":
-            raise ValueError(f"align.moments goes beside equation 1, and loss: {self.loss} has none; leave it out")
         if self.inference == "projection" and not self.real_projection and self.encoder.init is None:
             raise ValueError("inference: projection needs one; set real_projection=true")
         return self
