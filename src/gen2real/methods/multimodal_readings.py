@@ -97,8 +97,8 @@ class _Task:
                 picture: place for place, picture in enumerate(dict.fromkeys(one.picture for one in self.asked))
             }
             group = np.array([pictures[item.picture] for item in self.asked])
-            for measure, own in question_scores(told, [item.answers for item in self.asked]).items():
-                values[measure] = group_values(own, group, len(pictures))
+            for measure, each in question_scores(told, [item.answers for item in self.asked]).items():
+                values[measure] = group_values(each, group, len(pictures))
             details |= {"questions": len(told), "pictures asked about": len(pictures)}
             place = {path: row for row, path in enumerate(self.shown.paths)}
             for item, text in list(zip(self.asked, told, strict=True))[:_SAMPLES]:
