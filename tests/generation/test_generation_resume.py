@@ -35,7 +35,7 @@ def run(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=280,
+        timeout=540,
         env={**environment, "CUDA_VISIBLE_DEVICES": ""},
     )
 
