@@ -6,8 +6,6 @@ Stock diffusers loads the text-to-image pipelines.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +31,8 @@ from transformers import (
     SiglipImageProcessorPil,
     SiglipModel,
 )
-from transformers.utils import logging
+
+from gen2real.models.hub_loading import without_progress_bars
 
 IMAGE_SIZE = 32
 _LETTERS = [chr(code) for code in range(33, 127)]
@@ -125,7 +124,7 @@ def tiny_gpt2(folder: Path, *, seed: int = 0, positions: int = 64, dropout: floa
         embd_pdrop=dropout,
         attn_pdrop=dropout,
     )
-    with _no_progress_bar():
+    with without_progress_bars():
         _random(GPT2LMHeadModel, config, seed).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -216,7 +215,7 @@ def _save_pipeline(folder: Path, pipeline: Any) -> Path:
     from diffusers.utils import logging as diffusers_logging
 
     diffusers_logging.disable_progress_bar()
-    with _no_progress_bar():
+    with without_progress_bars():
         pipeline.save_pretrained(folder)
     return folder
 
@@ -265,19 +264,8 @@ def _random(model_class: Any, config: Any, seed: int) -> Any:
 
 
 def _save(folder: Path, model: Any, tokenizer: Any, image_processor: Any) -> Path:
-    with _no_progress_bar():
+    with without_progress_bars():
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     image_processor.save_pretrained(folder)
     return folder
-
-
-@contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    was_on = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if was_on:
-            logging.enable_progress_bar()

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from gen2real.errors import RecipeError
 from gen2real.evaluation.statistics import bootstrap_interval
-from gen2real.files import read_json, read_tensors, write_json, write_tensors
+from gen2real.files import read_tensors, write_json, write_tensors
+from gen2real.methods.result import FinishedRun
 
 KIND = "measures"
 
@@ -63,19 +64,8 @@ def values_of(readings: Mapping[str, Reading]) -> dict[str, npt.NDArray[np.float
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measured(FinishedRun):
     """A finished run. `summary` is `result.json`, whose `kind` is "measures"."""
-
-    folder: Path
-    summary: dict[str, Any]
-
-    @classmethod
-    def read(cls, folder: Path) -> Measured:
-        """The result of a finished run. Raises: RecipeError where the run has not ended."""
-        path = folder / "result.json"
-        if not path.exists():
-            raise RecipeError(f"{folder} holds no result.json: the run has not ended. Run its recipe again.")
-        return cls(folder, read_json(path))
 
     @classmethod
     def write(
@@ -101,11 +91,6 @@ class Measured:
         return cls.read(folder)
 
     @property
-    def readings(self) -> dict[str, Any]:
-        """Name → {meaning, measures: {measure → interval}, details}."""
-        return dict(self.summary["readings"])
-
-    @property
     def headline(self) -> str:
         """The reading that the run is judged by."""
         return str(self.summary["headline"])
@@ -129,8 +114,3 @@ class Measured:
             known = ", ".join(sorted(self.all_values)) or "none"
             raise RecipeError(f"{self.folder} has no {measure!r} under the reading {reading!r}; it has: {known}.")
         return self.all_values[key]
-
-    def plane(self) -> dict[str, Tensor]:
-        """Features on a plane, as `Result.plane`; empty where none were kept."""
-        path = self.folder / "map.safetensors"
-        return read_tensors(path) if path.exists() else {}

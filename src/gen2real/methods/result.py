@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +18,38 @@ from gen2real.files import read_json, read_tensors, write_json, write_tensors
 
 
 @dataclass(frozen=True)
-class Result:
-    """A finished run. `summary` is `result.json`; readings are named ways to use the one training that was done.
+class FinishedRun:
+    """A run's folder with its `result.json`, whatever it was judged by."""
+
+    folder: Path
+    summary: dict[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """The result of a finished run. Raises: RecipeError where the run has not ended."""
+        path = folder / "result.json"
+        if not path.exists():
+            raise RecipeError(f"{folder} holds no result.json: the run has not ended. Run its recipe again.")
+        return cls(folder, read_json(path))
+
+    @property
+    def readings(self) -> dict[str, Any]:
+        """Name → what was found: of a classifier {alpha, generated, real}, else {meaning, measures, details}."""
+        return dict(self.summary["readings"])
+
+    def plane(self) -> dict[str, Tensor]:
+        """Features on a plane that all of these share: `generated.<end>`, `real.<end>` [n 2], end: zero_shot, tuned.
+
+        `generated.rows`, `real.rows`: which pictures, in the order of the sets. `explained` [2]: shares of the
+        variance. Empty where there were no real pictures. No end `tuned` where no image tower was trained.
+        """
+        path = self.folder / "map.safetensors"
+        return read_tensors(path) if path.exists() else {}
+
+
+@dataclass(frozen=True)
+class Result(FinishedRun):
+    """A classifier's finished run. Readings are named ways to use the one training that was done.
 
     zero_shot, tuned           alpha 0 and 1
     blend                      the fixed alpha of the recipe
@@ -29,17 +59,6 @@ class Result:
     transductive_…             the same with statistics of the unlabelled real pictures
     alpha=0.3                  any alpha of the sweep; in `answers` and `correct` only
     """
-
-    folder: Path
-    summary: dict[str, Any]
-
-    @classmethod
-    def read(cls, folder: Path) -> Result:
-        """The result of a finished run. Raises: RecipeError where the run has not ended."""
-        path = folder / "result.json"
-        if not path.exists():
-            raise RecipeError(f"{folder} holds no result.json: the run has not ended. Run its recipe again.")
-        return cls(folder, read_json(path))
 
     @classmethod
     def write(
@@ -58,24 +77,10 @@ class Result:
         write_json(folder / "result.json", summary)
         return cls.read(folder)
 
-    @property
-    def readings(self) -> dict[str, Any]:
-        """Name → {alpha, generated, real}."""
-        return dict(self.summary["readings"])
-
     @cached_property
     def answers(self) -> dict[str, Tensor]:
         """`real.<reading>`, `generated.<reading>`: [N K] class indices, best first; `real`, `generated`: labels [N]."""
         return read_tensors(self.folder / "answers.safetensors")
-
-    def plane(self) -> dict[str, Tensor]:
-        """Features on a plane that all of these share: `generated.<end>`, `real.<end>` [n 2], end: zero_shot, tuned.
-
-        `generated.rows`, `real.rows`: which pictures, as rows of `answers`. `explained` [2]: shares of the variance.
-        Empty where no real set was measured. The end `tuned` is not there where the image encoder was not trained.
-        """
-        path = self.folder / "map.safetensors"
-        return read_tensors(path) if path.exists() else {}
 
     def changed_weights(self) -> dict[str, Tensor]:
         """The tuned classifier's entries that differ from the zero-shot one's."""
