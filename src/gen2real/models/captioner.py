@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gen2real.errors import ModelError
-from gen2real.models.hub_loading import explained, refuse_pickled_checkpoint, without_progress_bars
+from gen2real.models.hub_loading import explained, whole_model, without_progress_bars
 from gen2real.models.prefix_mappers import make_mapper
 
 Origin = Literal["real", "generated"]
@@ -230,24 +230,8 @@ def load_decoder(name_or_folder: str | Path, *, revision: str | None = None) -> 
 
     name, folder = str(name_or_folder), Path(name_or_folder).expanduser()
     if folder.is_dir():
-        refuse_pickled_checkpoint(folder)
         name = str(folder)
     with without_progress_bars():
-        model, report = explained(
-            name,
-            transformers.AutoModelForCausalLM.from_pretrained,
-            revision=revision,
-            use_safetensors=True,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
+        model = whole_model(name, transformers.AutoModelForCausalLM, revision=revision)
         tokenizer = explained(name, transformers.AutoTokenizer.from_pretrained, revision=revision)
-    if incomplete := sorted(report["missing_keys"]):
-        raise ModelError(
-            f"the checkpoint {name} lacks {len(incomplete)} tensors of its model "
-            f"({', '.join(map(str, incomplete[:5]))} …); they would be random numbers. Get the whole checkpoint."
-        )
-    for parameter in model.parameters():
-        # As in `load_transformers`: a mapped tensor's alignment would show in the last bit.
-        parameter.data = parameter.data.clone()
     return model.eval(), tokenizer

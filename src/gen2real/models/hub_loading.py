@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from gen2real.errors import ModelError
 from gen2real.files import refuse_pickle
 
@@ -26,6 +28,33 @@ def explained(name: str, load: Any, **options: Any) -> Any:
             "model.safetensors, its tokenizer and, where it reads pictures, preprocessor_config.json; if it is a hub "
             "name, check the spelling and the connection, or download it once and give the folder."
         ) from error
+
+
+def whole_model(name: str, model_class: Any, *, revision: str | None, dtype: torch.dtype = torch.float32) -> Any:
+    """A model of transformers, from safetensors, every tensor its own. Call it within `without_progress_bars`.
+
+    Raises: ModelError for what cannot be loaded, is a pickle, or lacks tensors.
+    """
+    if Path(name).is_dir():
+        refuse_pickled_checkpoint(Path(name))
+    model, report = explained(
+        name,
+        model_class.from_pretrained,
+        revision=revision,
+        use_safetensors=True,
+        dtype=dtype,
+        output_loading_info=True,
+    )
+    if incomplete := sorted(report["missing_keys"]):
+        raise ModelError(
+            f"the checkpoint {name} lacks {len(incomplete)} tensors of its model "
+            f"({', '.join(map(str, incomplete[:5]))} …); they would be random numbers. Get the whole checkpoint."
+        )
+    for parameter in model.parameters():
+        # A tensor mapped from a safetensors file starts at any byte, and matrix products of the same numbers then
+        # differ in the last bit from those of a copy of the model.
+        parameter.data = parameter.data.clone()
+    return model
 
 
 def refuse_pickled_checkpoint(folder: Path) -> None:

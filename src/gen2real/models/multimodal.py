@@ -22,7 +22,7 @@ from gen2real.errors import ModelError
 from gen2real.files import read_json
 from gen2real.imagesets.decoding import decode
 from gen2real.models.dual_encoder import model_inside
-from gen2real.models.hub_loading import explained, refuse_pickled_checkpoint, without_progress_bars
+from gen2real.models.hub_loading import explained, whole_model, without_progress_bars
 from gen2real.models.multimodal_processor import load_processor
 
 MARK = "<image>"
@@ -303,25 +303,8 @@ def load_base(name: str, *, revision: str | None = None, dtype: Dtype = "float32
         known = transformers.AutoModelForImageTextToText._model_mapping
         if type(config) not in known:
             raise ModelError(f"{name} is of the type {config.model_type!r}, not a multimodal model. {_WHAT_TO_TYPE}")
-        if folder.is_dir():
-            refuse_pickled_checkpoint(folder)
-        model, report = explained(
-            name,
-            transformers.AutoModelForImageTextToText.from_pretrained,
-            revision=revision,
-            use_safetensors=True,
-            dtype=DTYPES[dtype],
-            output_loading_info=True,
-        )
+        model = whole_model(name, transformers.AutoModelForImageTextToText, revision=revision, dtype=DTYPES[dtype])
         processor = load_processor(name, config, revision=revision)
-    if incomplete := sorted(report["missing_keys"]):
-        raise ModelError(
-            f"the checkpoint {name} lacks {len(incomplete)} tensors of its model "
-            f"({', '.join(map(str, incomplete[:5]))} …); they would be random numbers. Get the whole checkpoint."
-        )
-    for parameter in model.parameters():
-        # As for dual encoders: a tensor mapped from a file starts at any byte, and products then differ in a bit.
-        parameter.data = parameter.data.clone()
     return MultimodalModel(model.eval().requires_grad_(False), processor, name, revision=revision)
 
 

@@ -18,7 +18,7 @@ from gen2real.files import write_json, write_tensors
 from gen2real.imagesets.transforms import Preprocess
 from gen2real.models import attention
 from gen2real.models.dual_encoder import PREPROCESS_FILE, DualEncoder, stored_preprocess
-from gen2real.models.hub_loading import explained, refuse_pickled_checkpoint, without_progress_bars
+from gen2real.models.hub_loading import explained, whole_model, without_progress_bars
 from gen2real.models.hub_preprocess import preprocess_from_hub
 
 
@@ -202,28 +202,10 @@ def load_transformers(name: str, *, revision: str | None = None) -> Transformers
                 "For another, write a function that returns gen2real.models.TwoTowers and give it as "
                 '"package.module:function".'
             )
-        if folder.is_dir():
-            refuse_pickled_checkpoint(folder)
-        model, report = explained(
-            name,
-            getattr(transformers, family.model_class).from_pretrained,
-            revision=revision,
-            use_safetensors=True,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
+        model = whole_model(name, getattr(transformers, family.model_class), revision=revision)
         tokenizer = explained(name, transformers.AutoTokenizer.from_pretrained, revision=revision)
         image_processor = explained(name, transformers.AutoImageProcessor.from_pretrained, revision=revision)
-    if incomplete := sorted(report["missing_keys"]):
-        raise ModelError(
-            f"the checkpoint {name} lacks {len(incomplete)} tensors of its model "
-            f"({', '.join(map(str, incomplete[:5]))} …); they would be random numbers. Get the whole checkpoint."
-        )
     model.vision_model.set_attn_implementation(attention.register())
     model.config.dtype = torch.float32
-    for parameter in model.parameters():
-        # A tensor mapped from a safetensors file starts at any byte, and matrix products of the same numbers then
-        # differ in the last bit from those of a copy of the model.
-        parameter.data = parameter.data.clone()
     preprocess = stored_preprocess(folder) or preprocess_from_hub(image_processor.to_dict(), model_name=name)
     return TransformersEncoder(model, tokenizer, image_processor, preprocess, name)
