@@ -69,8 +69,8 @@ def main(argv: list[str] | None = None) -> None:
 def ours(job: Job, encoders_only: bool) -> Timing:
     """The recipe's run. The clock hangs on the run folder's log, which is written after every update."""
     from gen2real.config import parse_config
-    from gen2real.methods import gmail
-    from gen2real.methods.alignment_settings import GMAILConfig
+    from gen2real.methods.gmail import algorithm as gmail
+    from gen2real.methods.gmail.settings import GMAILConfig
     from gen2real.training.run_folder import RunFolder
 
     clock = Clock(job, job.prepare())
@@ -111,7 +111,7 @@ def ours(job: Job, encoders_only: bool) -> Timing:
 
 
 def _one_batch() -> type:
-    from gen2real.methods.alignment_data import AlignmentBatches
+    from gen2real.methods.gmail.data import AlignmentBatches
 
     class OneBatch(AlignmentBatches):
         def __call__(self, numbers: range) -> Iterator[Any]:

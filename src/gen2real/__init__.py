@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from gen2real.generation import redraw as redraw
     from gen2real.imagesets import ImageSet as ImageSet
     from gen2real.methods import run as run
-    from gen2real.methods.alignment_settings import GMAILConfig as GMAILConfig
-    from gen2real.methods.captioning_settings import CaptioningConfig as CaptioningConfig
+    from gen2real.methods.captioning.settings import CaptioningConfig as CaptioningConfig
     from gen2real.methods.finished import blend_models as blend_models
     from gen2real.methods.finished import evaluate_model as evaluate_model
     from gen2real.methods.finished import evaluate_retrieval as evaluate_retrieval
     from gen2real.methods.finished import gap_between as gap_between
     from gen2real.methods.finished_texts import evaluate_captioning as evaluate_captioning
     from gen2real.methods.finished_texts import evaluate_questions as evaluate_questions
-    from gen2real.methods.multimodal_settings import MultimodalConfig as MultimodalConfig
+    from gen2real.methods.gmail.settings import GMAILConfig as GMAILConfig
+    from gen2real.methods.multimodal.settings import MultimodalConfig as MultimodalConfig
     from gen2real.methods.settings import CompareConfig as CompareConfig
     from gen2real.methods.settings import FLYPConfig as FLYPConfig
     from gen2real.methods.settings import RegFTConfig as RegFTConfig
@@ -44,16 +44,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "CaptioningConfig": "gen2real.methods.captioning_settings",
+    "CaptioningConfig": "gen2real.methods.captioning.settings",
     "CompareConfig": "gen2real.methods.settings",
     "Config": "gen2real.config",
     "CurateConfig": "gen2real.curation.settings",
     "FLYPConfig": "gen2real.methods.settings",
-    "GMAILConfig": "gen2real.methods.alignment_settings",
+    "GMAILConfig": "gen2real.methods.gmail.settings",
     "Gen2RealError": "gen2real.errors",
     "GenerateConfig": "gen2real.generation",
     "ImageSet": "gen2real.imagesets",
-    "MultimodalConfig": "gen2real.methods.multimodal_settings",
+    "MultimodalConfig": "gen2real.methods.multimodal.settings",
     "RegFTConfig": "gen2real.methods.settings",
     "SoupConfig": "gen2real.methods.settings",
     "blend_models": "gen2real.methods.finished",

@@ -18,7 +18,7 @@ from gen2real.config import parse_config
 from gen2real.files import sha256_of
 from gen2real.imagesets import ImageSet, Preprocess
 from gen2real.imagesets.manifest import ClassName
-from gen2real.methods import gmail
+from gen2real.methods.gmail import algorithm as gmail
 from gen2real.methods.measured import Measured
 from gen2real.models import TwoTowers
 from tiny import tiny_clip, tiny_siglip

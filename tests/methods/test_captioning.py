@@ -16,9 +16,9 @@ from gen2real.errors import ImageSetError, NonFiniteLoss, RecipeError
 from gen2real.evaluation import caption_scores
 from gen2real.files import read_tensors
 from gen2real.imagesets import ImageSet
-from gen2real.methods import captioning
-from gen2real.methods.captioning_data import CaptioningSets
-from gen2real.methods.captioning_settings import CaptioningConfig
+from gen2real.methods.captioning import algorithm as captioning
+from gen2real.methods.captioning.data import CaptioningSets
+from gen2real.methods.captioning.settings import CaptioningConfig
 from gen2real.methods.estimate import estimate
 from gen2real.methods.measured import Measured
 from gen2real.models import load_captioner, load_dual_encoder

@@ -20,8 +20,8 @@ from gen2real.losses import (
     image_text_contrastive,
     modality_alignment,
 )
-from gen2real.methods import gmail
-from gen2real.methods.alignment_data import AlignmentBatches
+from gen2real.methods.gmail import algorithm as gmail
+from gen2real.methods.gmail.data import AlignmentBatches
 from gen2real.models import load_dual_encoder
 from gen2real.training.run_folder import RunFolder
 

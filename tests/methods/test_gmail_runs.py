@@ -18,7 +18,7 @@ from gen2real.evaluation import bootstrap_interval, modality_gap, paired_bootstr
 from gen2real.evaluation.features import encode_pictures
 from gen2real.files import read_tensors
 from gen2real.imagesets import ImageSet, Pictures
-from gen2real.methods import gmail
+from gen2real.methods.gmail import algorithm as gmail
 from gen2real.methods.measured import Measured
 from gen2real.models import load_aligned, load_dual_encoder
 from gen2real.training.trainer import Trainer

@@ -17,11 +17,12 @@ from gen2real.files import read_tensors
 from gen2real.imagesets import ImageSet
 from gen2real.imagesets.questions import write_questions
 from gen2real.kit.world.image_sets import write_image_set
-from gen2real.methods import multimodal, rehearsal
+from gen2real.methods import rehearsal
 from gen2real.methods.estimate import estimate
 from gen2real.methods.measured import Measured
-from gen2real.methods.multimodal_data import Batch, LessonBatches
-from gen2real.methods.multimodal_settings import MultimodalConfig
+from gen2real.methods.multimodal import algorithm as multimodal
+from gen2real.methods.multimodal.data import Batch, LessonBatches
+from gen2real.methods.multimodal.settings import MultimodalConfig
 from gen2real.models.aligned import save_aligned
 from gen2real.models.dual_encoder import load_dual_encoder
 from gen2real.models.multimodal import load_multimodal

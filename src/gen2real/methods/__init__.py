@@ -1,4 +1,4 @@
-"""One file a system. `METHODS` maps the word in a recipe to the module that runs it and the config it takes.
+"""One file or folder a system. `METHODS` maps the word in a recipe to the module that runs it and the config it takes.
 
 regft  name-only transfer; with it linear probing, LP-FT, plain fine-tuning, soft targets, VICReg's normaliser
 flyp   contrastive fine-tuning of both encoders
@@ -14,18 +14,18 @@ from importlib import import_module
 from typing import Any
 
 from gen2real.config import Config
-from gen2real.methods.alignment_settings import GMAILConfig
-from gen2real.methods.captioning_settings import CaptioningConfig
-from gen2real.methods.multimodal_settings import MultimodalConfig
+from gen2real.methods.captioning.settings import CaptioningConfig
+from gen2real.methods.gmail.settings import GMAILConfig
+from gen2real.methods.multimodal.settings import MultimodalConfig
 from gen2real.methods.settings import FLYPConfig, RegFTConfig, SoupConfig
 
 METHODS = {
     "regft": "gen2real.methods.regft",
     "flyp": "gen2real.methods.flyp",
-    "gmail": "gen2real.methods.gmail",
+    "gmail": "gen2real.methods.gmail.algorithm",
     "soup": "gen2real.methods.soup",
-    "captioning": "gen2real.methods.captioning",
-    "multimodal": "gen2real.methods.multimodal",
+    "captioning": "gen2real.methods.captioning.algorithm",
+    "multimodal": "gen2real.methods.multimodal.algorithm",
 }
 
 CONFIGS: dict[str, type[Config]] = {

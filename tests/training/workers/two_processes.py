@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from gen2real.config import parse_config
 from gen2real.errors import NonFiniteLoss
 from gen2real.files import write_json, write_tensors
-from gen2real.methods.alignment_settings import GMAILConfig
-from gen2real.methods.captioning import run as run_captioning
-from gen2real.methods.captioning_settings import CaptioningConfig
+from gen2real.methods.captioning.algorithm import run as run_captioning
+from gen2real.methods.captioning.settings import CaptioningConfig
 from gen2real.methods.flyp import FLYPConfig
 from gen2real.methods.flyp import run as run_flyp
-from gen2real.methods.gmail import run as run_gmail
-from gen2real.methods.multimodal import run as run_multimodal
-from gen2real.methods.multimodal_settings import MultimodalConfig
+from gen2real.methods.gmail.algorithm import run as run_gmail
+from gen2real.methods.gmail.settings import GMAILConfig
+from gen2real.methods.multimodal.algorithm import run as run_multimodal
+from gen2real.methods.multimodal.settings import MultimodalConfig
 from gen2real.methods.regft import LossSettings, RegFTConfig, RegFTLoss
 from gen2real.methods.regft import run as run_regft
 from gen2real.models.classifier import TextInitialisedClassifier

@@ -17,7 +17,7 @@ from gen2real.imagesets.decoding import check_pictures
 from gen2real.imagesets.manifest import ImageSet
 from gen2real.imagesets.questions import PictureQuestion, read_questions
 from gen2real.methods.measured import Reading
-from gen2real.methods.multimodal_settings import AnswerData, MultimodalConfig
+from gen2real.methods.multimodal.settings import AnswerData, MultimodalConfig
 from gen2real.models.multimodal import Branch, MultimodalModel
 
 _SAMPLES = 12

@@ -16,7 +16,7 @@ from gen2real.imagesets.questions import read_questions
 from gen2real.imagesets.sampling import EpochSampler
 from gen2real.imagesets.seeds import row_generator
 from gen2real.methods.leaks import refuse_leak
-from gen2real.methods.multimodal_settings import AnswerData, AnswerSource, MultimodalConfig
+from gen2real.methods.multimodal.settings import AnswerData, AnswerSource, MultimodalConfig
 from gen2real.methods.origins import at_most, origin_checked
 from gen2real.models.multimodal import MultimodalModel
 from gen2real.models.supervised import Sample, Supervised, answer_ids, check_samples, supervise

@@ -29,11 +29,11 @@ from torch import Tensor, nn
 from gen2real.errors import RecipeError
 from gen2real.evaluation.features import FeatureCache, cached_views
 from gen2real.files import digest
-from gen2real.methods.alignment_data import AlignmentBatches, AlignmentData, evaluated
-from gen2real.methods.alignment_loss import AlignmentLoss, Branches
-from gen2real.methods.alignment_readings import BASELINE, MEANINGS, RealPictures, look_at
-from gen2real.methods.alignment_settings import GMAILConfig, Inference
 from gen2real.methods.fitting import fit
+from gen2real.methods.gmail.data import AlignmentBatches, AlignmentData, evaluated
+from gen2real.methods.gmail.loss import AlignmentLoss, Branches
+from gen2real.methods.gmail.readings import BASELINE, MEANINGS, RealPictures, look_at
+from gen2real.methods.gmail.settings import GMAILConfig, Inference
 from gen2real.methods.measured import Measured, Reading
 from gen2real.methods.measured_run import conclude_measured, provenance
 from gen2real.methods.rehearsal import Rehearsal
@@ -299,6 +299,6 @@ def _sets(config: GMAILConfig) -> list[tuple[str, Path]]:
 def rehearse(config: GMAILConfig, folder: Path, updates: int) -> Rehearsal:
     """A few updates in a temporary folder, for an estimate of the whole run."""
     # It rehearses what is defined here.
-    from gen2real.methods.alignment_rehearsal import rehearse as rehearsed
+    from gen2real.methods.gmail.rehearsal import rehearse as rehearsed
 
     return rehearsed(config, folder, updates)

@@ -27,8 +27,8 @@ from gen2real.evaluation.captioning import caption_scores
 from gen2real.evaluation.features import FeatureCache, cached_views
 from gen2real.imagesets.loading import Pictures
 from gen2real.losses import next_token
-from gen2real.methods.captioning_data import CaptionBatch, CaptionBatches, CaptioningSets
-from gen2real.methods.captioning_settings import CaptioningConfig
+from gen2real.methods.captioning.data import CaptionBatch, CaptionBatches, CaptioningSets
+from gen2real.methods.captioning.settings import CaptioningConfig
 from gen2real.methods.fitting import fit
 from gen2real.methods.measured import Measured, Reading, complete
 from gen2real.methods.measured_findings import markdown

@@ -14,8 +14,8 @@ from gen2real.losses import (
     image_text_contrastive,
     modality_alignment,
 )
-from gen2real.methods.alignment_data import AlignmentBatch
-from gen2real.methods.alignment_settings import GMAILConfig
+from gen2real.methods.gmail.data import AlignmentBatch
+from gen2real.methods.gmail.settings import GMAILConfig
 from gen2real.models.dual_encoder import DualEncoder
 from gen2real.training.distributed import gather
 

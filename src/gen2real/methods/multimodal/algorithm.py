@@ -27,9 +27,9 @@ from gen2real.methods.fitting import fit
 from gen2real.methods.measured import Measured, complete, values_of
 from gen2real.methods.measured_findings import markdown
 from gen2real.methods.measured_run import conclude_measured, described_sets, provenance
-from gen2real.methods.multimodal_data import Batch, LessonBatches, MultimodalData
-from gen2real.methods.multimodal_readings import measure
-from gen2real.methods.multimodal_settings import MultimodalConfig
+from gen2real.methods.multimodal.data import Batch, LessonBatches, MultimodalData
+from gen2real.methods.multimodal.readings import measure
+from gen2real.methods.multimodal.settings import MultimodalConfig
 from gen2real.methods.rehearsal import Rehearsal
 from gen2real.models.adapters import lora_layers
 from gen2real.models.aligned import load_aligned
@@ -167,10 +167,10 @@ def prepare(config: MultimodalConfig) -> MultimodalTuning:
 
 
 def rehearse(config: MultimodalConfig, folder: Path, updates: int) -> Rehearsal:
-    """For `gen2real train --dry-run`; see `multimodal_rehearsal.py`."""
-    from gen2real.methods import multimodal_rehearsal
+    """For `gen2real train --dry-run`; see `rehearsal.py`."""
+    from gen2real.methods.multimodal.rehearsal import rehearse as rehearsed
 
-    return multimodal_rehearsal.rehearse(config, folder, updates)
+    return rehearsed(config, folder, updates)
 
 
 def answer_loss(models: Mapping[str, nn.Module], batch: Batch) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from gen2real.imagesets.loading import Pictures
 from gen2real.imagesets.manifest import ImageSet
 from gen2real.imagesets.sampling import EpochSampler
 from gen2real.imagesets.transforms import Preprocess
-from gen2real.methods.captioning_settings import CaptioningData
+from gen2real.methods.captioning.settings import CaptioningData
 from gen2real.methods.leaks import refuse_leak
 from gen2real.methods.origins import at_most, origin_checked
 from gen2real.methods.settings import SourceSettings

@@ -18,8 +18,8 @@ from gen2real.evaluation.projection import sample_rows
 from gen2real.evaluation.retrieval import caption_positives, picture_values, retrieval_metrics
 from gen2real.evaluation.statistics import bootstrap_interval, paired_bootstrap
 from gen2real.imagesets.loading import Pictures
-from gen2real.methods.alignment_data import HeldOut
-from gen2real.methods.alignment_settings import Inference
+from gen2real.methods.gmail.data import HeldOut
+from gen2real.methods.gmail.settings import Inference
 from gen2real.methods.measured import Reading
 from gen2real.methods.readings import plane_of
 from gen2real.methods.settings import PromptSettings

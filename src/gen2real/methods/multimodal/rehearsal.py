@@ -6,9 +6,10 @@ from pathlib import Path
 
 from gen2real.imagesets import ImageSet
 from gen2real.imagesets.questions import QUESTIONS, read_questions, write_questions
-from gen2real.methods import multimodal, rehearsal
-from gen2real.methods.multimodal_data import MultimodalData
-from gen2real.methods.multimodal_settings import AnswerSource, MultimodalConfig
+from gen2real.methods import rehearsal
+from gen2real.methods.multimodal import algorithm as multimodal
+from gen2real.methods.multimodal.data import MultimodalData
+from gen2real.methods.multimodal.settings import AnswerSource, MultimodalConfig
 from gen2real.methods.rehearsal import Counts, Rehearsal, part_of, short_training, write_part
 
 

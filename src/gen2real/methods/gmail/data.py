@@ -19,8 +19,8 @@ from gen2real.imagesets.manifest import ImageSet, held_out_rows
 from gen2real.imagesets.pairs import Pairs, pair_up
 from gen2real.imagesets.sampling import EpochSampler
 from gen2real.imagesets.transforms import Augmentation, Preprocess
-from gen2real.methods.alignment_settings import AlignmentDataSettings, GMAILConfig
 from gen2real.methods.batches import SourceBatches
+from gen2real.methods.gmail.settings import AlignmentDataSettings, GMAILConfig
 from gen2real.methods.leaks import refuse_leak, shared_pictures
 from gen2real.methods.origins import origin_checked
 

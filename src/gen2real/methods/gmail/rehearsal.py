@@ -7,9 +7,9 @@ from pathlib import Path
 from gen2real.evaluation.features import encode_pictures
 from gen2real.imagesets import ImageSet
 from gen2real.imagesets.pairs import pair_up
-from gen2real.methods import gmail
-from gen2real.methods.alignment_data import AlignmentData
-from gen2real.methods.alignment_settings import GMAILConfig
+from gen2real.methods.gmail import algorithm as gmail
+from gen2real.methods.gmail.data import AlignmentData
+from gen2real.methods.gmail.settings import GMAILConfig
 from gen2real.methods.rehearsal import Counts, Rehearsal, part_of, short_training, write_part
 
 

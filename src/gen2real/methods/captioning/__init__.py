@@ -1,0 +1,1 @@
+"""ClipCap on generated pictures: `algorithm`, its settings and its data."""

@@ -1,0 +1,1 @@
+"""LoRA and projector of a multimodal model on answers: `algorithm`, its settings, data, readings and rehearsal."""
