@@ -33,8 +33,8 @@ ROOMS: dict[str, set[str]] = {
     "evaluation": ALL_ABOVE_LOSSES | {"losses"},
     "curation": ALL_ABOVE_LOSSES | {"late", "evaluation"},
     "training": {"errors", "files", "config", "progress"},
-    "methods": ALL_ABOVE_LOSSES | {"losses", "evaluation", "training"},
-    "comparison": ALL_ABOVE_LOSSES | {"losses", "evaluation", "training", "methods"},
+    "methods": ALL_ABOVE_LOSSES | {"losses", "generation", "evaluation", "training"},
+    "comparison": ALL_ABOVE_LOSSES | {"losses", "generation", "evaluation", "training", "methods"},
     "report": ALL_ABOVE_LOSSES | {"late", "losses", "evaluation", "curation", "training", "methods", "comparison"},
     "doctor": {"errors"},
     "kit": ALL_ABOVE_LOSSES

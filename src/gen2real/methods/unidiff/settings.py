@@ -104,7 +104,7 @@ class ConsistencySettings(Config):
         0.3,
         gt=0,
         le=1,
-        description="noisier pictures say nothing: the share of timesteps that count, from the clean end",
+        description="the share of timesteps that count, from the clean end; noisier pictures say nothing",
     )
     weighting: Literal["gate", "snr"] = Field("gate", description="snr: those that count weigh min(SNR, 5)/5")
     judge: Literal["frozen", "ema"] = Field("frozen", description="the CLIP of form: decoded")
