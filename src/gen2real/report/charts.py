@@ -11,6 +11,8 @@ from gen2real.evaluation.statistics import Interval
 # In units of the drawing. It is shown between 330 and 480 pixels wide, so that a letter of 13 stays legible on a phone.
 WIDTH, HEIGHT = 400, 270
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 12, 44
+SMALL = 300, 190
+"""The size of one of many charts, of which three stand in a row."""
 
 
 @dataclass(frozen=True)
@@ -79,28 +81,33 @@ def line_chart(
     percent: bool = False,
     most_dots: int = 30,
     log_x: bool = False,
+    size: tuple[int, int] = (WIDTH, HEIGHT),
+    holds: Sequence[float] = (),
 ) -> Chart:
     """Lines with bands; the axes hold every point and band, and end at round numbers.
 
     percent: y is a share of 1 and is labelled in percent. most_dots: series with more points than that have none.
-    log_x: equal ratios are equally far apart, and each x > 0 that has a point has a tick.
+    log_x: equal ratios are equally far apart, and each x > 0 that has a point has a tick. size: width, height.
+    holds: further values that the y axis must hold.
     """
+    width, height = size
     points = [point for one in series for point in one.points]
     scale = 100 if percent else 1
-    y_values = ticks(scale * min(point.low for point in points), scale * max(point.high for point in points))
+    lowest, highest = min([*holds, *(point.low for point in points)]), max([*holds, *(point.high for point in points)])
+    y_values = ticks(scale * lowest, scale * highest, about=round(5 * height / HEIGHT))
     # A letter of the tick labels is some 7 units wide; four fit into the usual margin beside the axis' own label.
     left = LEFT + 7 * max(0, *(len(f"{value:g}") - 4 for value in y_values))
     placed = math.log if log_x else float
     given = sorted({point.x for point in points})
-    x_values = given if log_x else ticks(given[0], given[-1])
+    x_values = given if log_x else ticks(given[0], given[-1], about=round(5 * width / WIDTH))
     x_low, x_high = placed(min(given[0], x_values[0])), placed(max(given[-1], x_values[-1]))
 
     def at(x: float, y: float) -> tuple[float, float]:
         across = (placed(x) - x_low) / (x_high - x_low) if x_high > x_low else 0.5
         up = (scale * y - y_values[0]) / (y_values[-1] - y_values[0])
         return (
-            round(left + across * (WIDTH - left - RIGHT), 1),
-            round(HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM), 1),
+            round(left + across * (width - left - RIGHT), 1),
+            round(height - BOTTOM - up * (height - TOP - BOTTOM), 1),
         )
 
     return Chart(
@@ -110,7 +117,11 @@ def line_chart(
         y_ticks=tuple(Tick(at(given[0], value / scale)[1], f"{value:g}") for value in y_values),
         lines=tuple(_line(one, at, most_dots) for one in series),
         summary=summary,
+        width=width,
+        height=height,
         left=left,
+        right=width - RIGHT,
+        bottom=height - BOTTOM,
     )
 
 
