@@ -392,7 +392,7 @@ def _tell_measures(result: Measured) -> None:
     for key in measures_of(result.summary):
         found = [reading["measures"].get(key) for reading in result.readings.values()]
         cells = ["–" if one is None else Measure(key).interval(Interval(**one)) for one in found]
-        lines.append([Measure(key).name, *cells])
+        lines.append([Measure(key).heading, *cells])
     print_table(["measure", *map(reading_name, result.readings)], lines)
     print(verdict(result.summary, result.all_values))
 

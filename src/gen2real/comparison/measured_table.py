@@ -111,7 +111,7 @@ class MeasuredTable:
         columns = [Measure(key) for key in measures or self.measures]
         heads = ["arm", "seeds"]
         for measure in columns:
-            heads.append(measure.name)
+            heads.append(measure.heading)
             heads += [f"{measure.name} against {name}" if len(columns) > 1 else f"against {name}"
                       for name in self.against]  # fmt: skip
         lines = []
@@ -122,7 +122,9 @@ class MeasuredTable:
                 line.append("–" if found is None else measure.interval(found))
                 for name in self.against:
                     tested = row.tests.get(name, {}).get(measure.key)
-                    line.append("–" if tested is None else f"{100 * tested[0].difference:+.1f} (p {tested[1]:.2g})")
+                    line.append(
+                        "–" if tested is None else f"{measure.difference(tested[0].difference)} (p {tested[1]:.2g})"
+                    )
             lines.append(line)
         return heads, lines
 
@@ -220,6 +222,10 @@ def make_measured_table(
         )
     scaling = tuple(point for row in rows for point in points(plan, row.arm, row.measures))
     return MeasuredTable(tuple(rows), plan.config.against, measures, scaling)
+
+
+def _tested(measure: Measure, test: PairedTest, p_value: float) -> str:
+    return f"{100 * test.difference:+.{measure.decimals}f} (p {p_value:.2g})"
 
 
 def _reading(result: Result | Measured, asked: str | None) -> str:

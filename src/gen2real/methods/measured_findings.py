@@ -23,6 +23,7 @@ _DONE = {
     "distribution": "had the distributions of two sets aligned, without pairs, on",
     "captioning": "was given a captioner that was trained on",
     "multimodal": "was given a language model that was tuned on",
+    "unidiff": "was tuned together with a diffusion model by UniDiff on",
 }
 _RESAMPLES = 2000
 
@@ -82,7 +83,7 @@ def reading_name(reading: str) -> str:
 
 def method_name(summary: Mapping[str, Any]) -> str:
     """The method for people."""
-    return {"gmail": "GMAIL"}.get(summary["method"], str(summary["method"]))
+    return {"gmail": "GMAIL", "unidiff": "UniDiff"}.get(summary["method"], str(summary["method"]))
 
 
 def sentence(summary: Mapping[str, Any]) -> str:
@@ -105,14 +106,16 @@ def verdict(summary: Mapping[str, Any], values: Values | None = None) -> str:
     before = {} if baseline is None else summary["readings"][baseline]["measures"]
     parts = []
     for key in leading(list(line.measures)):
-        measure, told = Measure(key), f"{Measure(key).name} is {Measure(key).interval(line.measures[key])}"
+        measure = Measure(key)
+        which = ", where lower is better," if measure.lower_is_better else ""
+        told = f"{measure.name}{which} is {measure.interval(line.measures[key])}"
         same = key in line.changes and _is_nothing(line.changes[key])
         if same:
             told += ", as before the training: picture by picture the two are equal"
         elif key in before and line.reading != baseline:
             told += f"; before the training {measure.value(before[key]['mean'])}"
         if key in line.changes and not same:
-            told += f", a difference of {measure.change(line.changes[key])}, {_weighed(line.changes[key])}"
+            told += f", a difference of {measure.change(line.changes[key])}, {_weighed(measure, line.changes[key])}"
         parts.append(told[0].upper() + told[1:])
     return f"Read as {reading_name(line.reading)}: {'. '.join(parts)}."
 
@@ -148,6 +151,11 @@ def limitations(summary: Mapping[str, Any]) -> list[str]:
         found.append(
             "Scores of captions count words that agree with the references; a caption can score well and be wrong."
         )
+    if "kernel_distance" in measures:
+        found.append(
+            "Kernel distance, CLIP-score and CLIP-I are what one scorer sees in pictures of given seeds, steps and "
+            "guidance: compare only where these are equal."
+        )
     found += summary["readings"][summary["headline"]].get("details", {}).get("notes", [])
     if summary["pictures"].get("generated"):
         found.append("Whatever the generator draws wrongly, leaves out or shows one-sidedly, the model has learnt.")
@@ -162,7 +170,7 @@ def markdown(summary: Mapping[str, Any], values: Values | None = None) -> str:
     """
     keys = measures_of(summary)
     out = [plain_text(sentence(summary)), "", plain_text(verdict(summary, values)), "", "## Results", ""]
-    out += [f"| reading | {' | '.join(plain_text(Measure(key).name) for key in keys)} | |"]
+    out += [f"| reading | {' | '.join(plain_text(Measure(key).heading) for key in keys)} | |"]
     out += [f"|---|{'---:|' * len(keys)}---|"]
     for line in lines(summary, values):
         cells = [
@@ -177,7 +185,8 @@ def markdown(summary: Mapping[str, Any], values: Values | None = None) -> str:
             cells.append(plain_text(cell))
         out.append(f"| {' | '.join([*cells, plain_text(line.meaning)])} |")
     changed = "" if values is None else " In brackets: the difference to the baseline on the same pictures."
-    out += ["", f"Intervals are 95 %. The reading in bold was named beforehand.{changed}", "", "## Data", ""]
+    lower = " Of measures with ↓ lower is better." if any(Measure(key).lower_is_better for key in keys) else ""
+    out += ["", f"Intervals are 95 %. The reading in bold was named beforehand.{changed}{lower}", "", "## Data", ""]
     out += [f"- {set_told(one)}" for one in summary.get("sets", [])]
     out += ["", "## Limitations", "", *(f"- {plain_text(told)}" for told in limitations(summary)), ""]
     return "\n".join(out)
@@ -198,7 +207,6 @@ def _is_nothing(test: PairedTest) -> bool:
     return test.difference == test.low == test.high == 0
 
 
-def _weighed(test: PairedTest) -> str:
-    if test.low <= 0 <= test.high:
-        return "which chance alone could explain"
-    return f"{'better' if test.difference > 0 else 'worse'} beyond what chance explains"
+def _weighed(measure: Measure, test: PairedTest) -> str:
+    found = measure.weighed(test)
+    return "which chance alone could explain" if found == "chance" else f"{found} beyond what chance explains"

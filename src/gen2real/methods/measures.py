@@ -1,22 +1,31 @@
-"""What measures are called and how they are written for people: CIDEr-D as the field prints it, recall as R@1."""
+"""What measures are called and how they are written for people: CIDEr-D as the field prints it, recall as R@1.
+
+Of most of them more is better, of `kernel_distance` less. Whatever words or colours a change asks `Measure.weighed`.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from gen2real.evaluation.statistics import Interval, PairedTest
 
 _RECALL = re.compile(r"(?:(?P<before>.+)_)?(?P<way>image_to_text|text_to_image)_recall@(?P<k>\d+)")
 _WAYS = {"image_to_text": "picture → text", "text_to_image": "text → picture"}
-_PERCENT = {"top1": "top-1", "top5": "top-5", "accuracy": "accuracy"}
+_TOP = re.compile(r"(?:(?P<before>.+)_)?top(?P<k>\d+)")
 # The field prints these times 100 and without a unit: a CIDEr-D of 1.083 is its "108.3".
 _SCORES = {
     "bleu4": "BLEU-4", "rouge_l": "ROUGE-L", "cider": "CIDEr-D", "meteor": "METEOR", "spice": "SPICE",
+    "kernel_distance": "kernel distance", "clip_score": "CLIP-score", "clip_i": "CLIP-I", "diversity": "diversity",
 }  # fmt: skip
+_LOWER_IS_BETTER = frozenset({"kernel_distance"})
+# Distances between good sets are small: of two decimals the first may be a zero.
+_DECIMALS = {"kernel_distance": 2}
 _LEADING = (
     r"(?:long_)?image_to_text_recall@1", r"(?:long_)?text_to_image_recall@1", r"top1", r"cider", r"accuracy",
+    r"kernel_distance",
 )  # fmt: skip
 
 
@@ -32,40 +41,81 @@ class Measure:
     @property
     def name(self) -> str:
         """R@1 with its direction, CIDEr-D, top-1; a key that is not known, with its underscores as spaces."""
-        if recall := _RECALL.fullmatch(self.key):
-            before = f", {recall['before'].replace('_', ' ')}" if recall["before"] else ""
-            return f"R@{recall['k']} {_WAYS[recall['way']]}{before}"
-        return _PERCENT.get(self.key) or _SCORES.get(self.key) or self.key.replace("_", " ")
+        for known, told in ((_RECALL, self._recall), (_TOP, self._top)):
+            if found := known.fullmatch(self.key):
+                before = f", {found['before'].replace('_', ' ')}" if found["before"] else ""
+                return told(found) + before
+        return _SCORES.get(self.key) or self.key.replace("_", " ")
+
+    @property
+    def heading(self) -> str:
+        """The name above a column: with an arrow down where lower is better."""
+        return f"{self.name} ↓" if self.lower_is_better else self.name
 
     @property
     def unit(self) -> str:
         """`%` for shares; empty for scores."""
         return "" if self.key in _SCORES else "%"
 
+    @property
+    def decimals(self) -> int:
+        """How many are shown."""
+        return _DECIMALS.get(self.key, 1)
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether a smaller value is the better one, as of distances."""
+        return self.key in _LOWER_IS_BETTER
+
+    def gain(self, difference: float) -> float:
+        """A difference of two values as what was gained: > 0 is better, whichever way the measure points."""
+        return -difference if self.lower_is_better else difference
+
+    def weighed(self, test: PairedTest) -> Literal["better", "worse", "chance"]:
+        """What a change is: better or worse, or, where its interval holds zero, what chance alone could explain."""
+        if test.low <= 0 <= test.high:
+            return "chance"
+        return "better" if self.gain(test.difference) > 0 else "worse"
+
     def value(self, value: float) -> str:
         """`41.3 %`, `108.3`."""
-        return f"{100 * value:.1f}" + (f"\u00a0{self.unit}" if self.unit else "")
+        return self._shown(value) + (f"\u00a0{self.unit}" if self.unit else "")
 
     def ends(self, interval: Interval) -> str:
         """`[35.1, 47.6]`."""
-        return f"[{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+        return f"[{self._shown(interval.low)}, {self._shown(interval.high)}]"
 
     def interval(self, interval: Interval) -> str:
         """`41.3 % [35.1, 47.6]`."""
         return f"{self.value(interval.mean)} {self.ends(interval)}"
 
+    def difference(self, difference: float) -> str:
+        """`+2.1`, with its sign and without a unit."""
+        # Adding 0 makes of −0.04, which is shown as 0, a zero without its minus sign.
+        return f"{round(100 * difference, self.decimals) + 0.0:+.{self.decimals}f}".replace("-", "−")
+
     def change(self, test: PairedTest) -> str:
         """`+2.1 pp [+0.4, +3.8]`; of scores without `pp`."""
-        # Adding 0 makes of −0.04, which is shown as 0, a zero without its minus sign.
-        shown = (round(100 * value, 1) + 0.0 for value in (test.difference, test.low, test.high))
-        mean, low, high = (f"{value:+.1f}".replace("-", "−") for value in shown)
+        mean, low, high = (self.difference(value) for value in (test.difference, test.low, test.high))
         return f"{mean}{chr(0xA0) + 'pp' if self.unit else ''} [{low}, {high}]"
+
+    def _shown(self, value: float) -> str:
+        return f"{round(100 * value, self.decimals) + 0.0:.{self.decimals}f}"
+
+    @staticmethod
+    def _recall(found: re.Match[str]) -> str:
+        return f"R@{found['k']} {_WAYS[found['way']]}"
+
+    @staticmethod
+    def _top(found: re.Match[str]) -> str:
+        return f"top-{found['k']}"
 
 
 def leading(keys: Sequence[str]) -> list[str]:
-    """The one or two measures that a reader looks for first: R@1 both ways, else top-1, else CIDEr-D, else accuracy.
+    """The measures that a reader looks for first: R@1 both ways, top-1, CIDEr-D, accuracy, kernel distance.
 
-    A run with labels and captions leads with both. The first of `keys` where none of these is there.
+    A run with labels and captions leads with both, one that draws with its kernel distance as well. The first of `keys`
+    where none of these is there.
     """
     found = [key for pattern in _LEADING for key in keys if re.fullmatch(pattern, key)]
     return found or list(keys[:1])
