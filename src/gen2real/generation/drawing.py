@@ -68,6 +68,14 @@ class Painter:
             for one, is_sound, is_refused in zip(pixels, sound, refused, strict=True)
         ]
 
+    def draw_all(self, prompts: Sequence[str], seeds: Sequence[int], *, batch_size: int) -> list[Drawn]:
+        """`draw`, batch by batch, in the order given; each text is encoded once where equal ones lie together."""
+        return [
+            one
+            for start in range(0, len(prompts), batch_size)
+            for one in self.draw(prompts[start : start + batch_size], seeds[start : start + batch_size])
+        ]
+
     @property
     def _is_guided(self) -> bool:
         return self.generator.guidance is not None and self.generator.guidance > 1

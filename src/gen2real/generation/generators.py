@@ -89,6 +89,36 @@ def load_generator(
     place = _device(device, local_rank)
     kind = _dtype(dtype, place)
     pipeline = _load(folder, torch.float32 if place.type == "cpu" else kind, settings.name)
+    return _made_ready(pipeline, settings, place, kind, content=content_of(folder), revision=revision)
+
+
+def generator_in_memory(
+    pipeline: Any, settings: GeneratorSettings, *, content: str, device: torch.device, dtype: str = "auto"
+) -> Generator:
+    """A pipeline put together from modules in memory (a model in training), made ready as `load_generator` does.
+
+    Args:
+        pipeline: its denoiser is cast and its scheduler replaced, so give it a copy of what is still to be trained;
+            its other parts stay on `device` and in their precision.
+        settings: `name` is for people. content: what stands for the files' hash.
+    """
+    return _made_ready(pipeline, settings, device, _dtype(dtype, device), content=content, revision=None)
+
+
+def denoiser_dtype(device: torch.device) -> torch.dtype:
+    """What `auto` is on a device: see `load_generator`."""
+    return _dtype("auto", device)
+
+
+def _made_ready(
+    pipeline: Any,
+    settings: GeneratorSettings,
+    place: torch.device,
+    kind: torch.dtype,
+    *,
+    content: str,
+    revision: str | None,
+) -> Generator:
     takes = inspect.signature(type(pipeline).__call__).parameters
     if "prompt" not in takes or ("image" in takes and takes["image"].default is inspect.Parameter.empty):
         raise ModelError(
@@ -108,7 +138,7 @@ def load_generator(
         pipeline=pipeline,
         name=settings.name,
         revision=revision,
-        content=content_of(folder),
+        content=content,
         scheduler=type(pipeline.scheduler).__name__ if name == "native" else name,
         steps=steps or int(_default(takes, "num_inference_steps", _DEFAULT_STEPS)),
         guidance=settings.guidance if settings.guidance is not None else _default(takes, "guidance_scale", None),

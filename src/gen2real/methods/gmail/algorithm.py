@@ -32,10 +32,11 @@ from gen2real.files import digest
 from gen2real.methods.fitting import fit
 from gen2real.methods.gmail.data import AlignmentBatches, AlignmentData, evaluated
 from gen2real.methods.gmail.loss import AlignmentLoss, Branches
-from gen2real.methods.gmail.readings import BASELINE, MEANINGS, RealPictures, look_at
+from gen2real.methods.gmail.readings import BASELINE, MEANINGS, look_at
 from gen2real.methods.gmail.settings import GMAILConfig, Inference
 from gen2real.methods.measured import Measured, Reading
 from gen2real.methods.measured_run import conclude_measured, provenance
+from gen2real.methods.real_pictures import RealPictures
 from gen2real.methods.rehearsal import Rehearsal
 from gen2real.methods.start import open_encoder
 from gen2real.methods.tuning import training_mode
