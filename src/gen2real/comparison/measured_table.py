@@ -17,11 +17,14 @@ from gen2real.comparison.recipes import BLEND
 from gen2real.comparison.table import (
     Point,
     Values,
+    extras,
     github_table,
     mean_seconds,
+    notes_on,
     paired_tests,
     points,
     run_folders,
+    shown_rows,
 )
 from gen2real.config import nearest
 from gen2real.errors import RecipeError
@@ -87,16 +90,17 @@ class MeasuredRow:
 class MeasuredTable:
     """All rows, in the recipe's order, and the measures that have a column, as their keys in `result.json`.
 
-    scaling: each measure of every arm that was run at several sizes.
+    scaling: each measure of every arm that was run at several sizes. notes: of arms that have no row.
     """
 
     rows: tuple[MeasuredRow, ...]
     against: tuple[str, ...]
     measures: tuple[str, ...]
     scaling: tuple[Point, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; the keys are stable, `scaling` is there where sizes were asked for."""
+        """Plain values; the keys are stable, `scaling` and `notes` are there where there are any."""
         table = {
             "version": 1,
             "kind": KIND,
@@ -104,7 +108,7 @@ class MeasuredTable:
             "measures": list(self.measures),
             "rows": [row.to_json() for row in self.rows],
         }
-        return table | ({"scaling": [point.to_json() for point in self.scaling]} if self.scaling else {})
+        return table | extras(self.scaling, self.notes)
 
     def cells(self, *measures: str) -> tuple[list[str], list[list[str]]]:
         """Heads and lines for people, of these measures or of all; values are shown × 100."""
@@ -122,15 +126,13 @@ class MeasuredTable:
                 line.append("–" if found is None else measure.interval(found))
                 for name in self.against:
                     tested = row.tests.get(name, {}).get(measure.key)
-                    line.append(
-                        "–" if tested is None else f"{measure.difference(tested[0].difference)} (p {tested[1]:.2g})"
-                    )
+                    line.append("–" if tested is None else _tested(measure, *tested))
             lines.append(line)
         return heads, lines
 
     def markdown(self) -> str:
-        """A GitHub table."""
-        return github_table(*self.cells())
+        """A GitHub table, and the notes."""
+        return github_table(*self.cells(), notes=self.notes)
 
     def comma_separated(self) -> str:
         """CSV with plain numbers."""
@@ -186,12 +188,13 @@ def make_measured_table(
     starts = {other for arm in plan.arms.values() for other in arm.starts.values()}
     common = {evaluation.get(row) for row in plan.arms if row not in starts} - {None}
     values: dict[str, dict[str, npt.NDArray[np.float64]]] = {}
-    for row in plan.arms:
+    shown = shown_rows(plan, results)
+    for row in shown:
         found = [result for (name, _), result in results.items() if name == row]
         elsewhere = row in starts and bool(common) and evaluation.get(row) not in common
         values[row] = {} if elsewhere else _values(found, plan.arms[row].reading)
     measures = _columns(plan, values)
-    tests: dict[str, dict[str, dict[str, tuple[PairedTest, float]]]] = {row: {} for row in plan.arms}
+    tests: dict[str, dict[str, dict[str, tuple[PairedTest, float]]]] = {row: {} for row in shown}
     for measure in measures:
         own = {row: found[measure] for row, found in values.items() if measure in found}
         _check_same_pictures(measure, own)
@@ -199,7 +202,8 @@ def make_measured_table(
             for row, test in paired_tests(plan, against, own).items():
                 tests[row].setdefault(against, {})[measure] = test
     rows = []
-    for row, of in plan.rows.items():
+    for row in shown:
+        of = plan.rows[row]
         first = next(result for (name, _), result in results.items() if name == row)
         counted = {measure: values[row][measure] for measure in measures if measure in values[row]}
         rows.append(
@@ -221,7 +225,7 @@ def make_measured_table(
             )
         )
     scaling = tuple(point for row in rows for point in points(plan, row.arm, row.measures))
-    return MeasuredTable(tuple(rows), plan.config.against, measures, scaling)
+    return MeasuredTable(tuple(rows), plan.config.against, measures, scaling, notes_on(plan, results))
 
 
 def _tested(measure: Measure, test: PairedTest, p_value: float) -> str:

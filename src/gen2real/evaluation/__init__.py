@@ -9,11 +9,14 @@ distances.py       Fréchet, kernel (KID), CMMD, modality gap, precision and rec
 two_sample.py      can a linear classifier tell two sets apart?
 gap.py             all of these between a generated and a real set, with a reading
 diversity.py       magnitude, direction, effective rank
+synthesis.py       drawn pictures beside the real ones of their captions: kernel distance, CLIP-score, CLIP-I; FID, CMMD
+collapse.py        does a dual encoder shrink: effective rank, uniformity, captions' cosine, modality gap; text drift
 features.py        pictures -> features by an encoder, cached on disk; import it by its own name, it needs models
 """
 
 from gen2real.evaluation.captioning import CaptionScores, caption_scores
 from gen2real.evaluation.classification import ClassAccuracy, Classification, Confusion, classification_metrics
+from gen2real.evaluation.collapse import Collapse, Drift, collapse_panel, text_drift
 from gen2real.evaluation.distances import (
     Frechet,
     KernelDistance,
@@ -48,6 +51,7 @@ from gen2real.evaluation.statistics import (
     proportion_interval,
     seed_interval,
 )
+from gen2real.evaluation.synthesis import synthesis_details, synthesis_values
 from gen2real.evaluation.two_sample import TwoSampleTest, two_sample_test
 
 __all__ = [
@@ -55,8 +59,10 @@ __all__ = [
     "ClassAccuracy",
     "ClassGap",
     "Classification",
+    "Collapse",
     "Confusion",
     "Diversity",
+    "Drift",
     "Frechet",
     "GapReport",
     "Interval",
@@ -73,6 +79,7 @@ __all__ = [
     "caption_scores",
     "classification_metrics",
     "cmmd",
+    "collapse_panel",
     "direction",
     "effective_rank",
     "frechet",
@@ -93,5 +100,8 @@ __all__ = [
     "question_scores",
     "retrieval_metrics",
     "seed_interval",
+    "synthesis_details",
+    "synthesis_values",
+    "text_drift",
     "two_sample_test",
 ]

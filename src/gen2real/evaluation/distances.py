@@ -123,11 +123,18 @@ def kernel_distance(
     for index in range(subsets):
         chosen_x = x[torch.randperm(len(x), generator=generator)[:size].to(x.device)]
         chosen_y = y[torch.randperm(len(y), generator=generator)[:size].to(y.device)]
-        k_xx, k_yy, k_xy = (_cubic(p, q) for p, q in ((chosen_x, chosen_x), (chosen_y, chosen_y), (chosen_x, chosen_y)))
+        k_xx, k_yy, k_xy = (
+            cubic_kernel(p, q) for p, q in ((chosen_x, chosen_x), (chosen_y, chosen_y), (chosen_x, chosen_y))
+        )
         # Σ_{i≠j} k(x_i, x_j) / (m(m−1)) + Σ_{i≠j} k(y_i, y_j) / (m(m−1)) − 2 Σ_{ij} k(x_i, y_j) / m²
         within = (k_xx.sum() - k_xx.trace() + k_yy.sum() - k_yy.trace()) / (size * (size - 1))
         values[index] = within - 2 * k_xy.mean()
     return KernelDistance(float(values.mean()), float(values.std(unbiased=False)), subsets, size)
+
+
+def cubic_kernel(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
+    """k(x, y) = (x·y / D + 1)³ of every row of `x` and of `y`: KID's kernel (Bińkowski et al. 2018)."""
+    return (x @ y.T / x.shape[1] + 1) ** 3
 
 
 def cmmd(
@@ -201,7 +208,3 @@ def _covariance_root(features: Float[Tensor, "n d"]) -> Float[Tensor, "r d"]:
     """A with AᵀA the unbiased covariance, in min(N, D) rows."""
     root = (features - features.mean(dim=0)) / (len(features) - 1) ** 0.5
     return torch.linalg.qr(root, mode="r").R if root.shape[0] > root.shape[1] else root
-
-
-def _cubic(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
-    return (x @ y.T / x.shape[1] + 1) ** 3
