@@ -8,6 +8,7 @@ modality_alignment         generated pictures pulled to their real partners (GMA
 distribution_alignment     generated features made like real ones as a whole, without partners (CORAL, MMD)
 next_token                 a language model's cross-entropy, row by row (captions, answers)
 denoising                  a diffusion model's prediction, weighted by noise level (min-SNR-γ)
+reciprocal_consistency     what CLIP and a denoiser see in a picture, made to agree (UniDiff)
 """
 
 from gen2real.losses.denoising import denoising
@@ -16,6 +17,7 @@ from gen2real.losses.image_text_contrastive import image_text_contrastive
 from gen2real.losses.modality_alignment import modality_alignment
 from gen2real.losses.next_token import next_token
 from gen2real.losses.principal_components import from_principal_components
+from gen2real.losses.reciprocal_consistency import reciprocal_consistency
 from gen2real.losses.soft_targets import soft_target_cross_entropy
 from gen2real.losses.variance_covariance import VarianceCovariance, variance_covariance
 
@@ -27,6 +29,7 @@ __all__ = [
     "image_text_contrastive",
     "modality_alignment",
     "next_token",
+    "reciprocal_consistency",
     "soft_target_cross_entropy",
     "variance_covariance",
 ]

@@ -3,6 +3,7 @@
     checkpoints/step-00000500/
       model.safetensors       trainable parameters and buffers of every model, `name.key`
       optimizer.safetensors   moments and step counts, `key.moment`
+      averages.safetensors    running means of weights, `name.key`, where the run has any
       rng.safetensors         torch's and each device's generator, a row of bytes per process
       checkpoint.json         step, schedule position, python's and numpy's generators, and each file's hash
 
@@ -41,6 +42,7 @@ from gen2real.files import (
     write_json,
     write_tensors,
 )
+from gen2real.training.averaging import Average
 from gen2real.training.distributed import rank, world_size
 
 _TRAINABLE = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True, strict=False)
@@ -54,6 +56,7 @@ def save(
     *,
     extra: Mapping[str, Any],
     keep: int,
+    averages: Mapping[str, Average] | None = None,
 ) -> None:
     """Writes `folder/step-…` after update number `step`; every process calls it, the first one writes.
 
@@ -71,6 +74,8 @@ def save(
         with atomic_folder(folder / f"step-{step:08d}") as partial:
             write_tensors(partial / "model.safetensors", tensors)
             write_tensors(partial / "optimizer.safetensors", moments)
+            if averages:
+                write_tensors(partial / "averages.safetensors", _average_state(averages))
             write_tensors(partial / "rng.safetensors", _flat_generators(generators))
             files = {file.name: sha256_of(file) for file in sorted(partial.iterdir())}
             described = {
@@ -79,6 +84,7 @@ def save(
                 "processes": world_size(),
                 "python_and_numpy": [state["json"] for state in generators],
                 "groups": groups,
+                "averages": {name: average.updates for name, average in (averages or {}).items()},
                 "extra": dict(extra),
                 "sha256": files,
             }
@@ -90,13 +96,18 @@ def save(
 
 
 def restore(
-    folder: Path, models: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer
+    folder: Path,
+    models: Mapping[str, nn.Module],
+    optimizer: torch.optim.Optimizer,
+    averages: Mapping[str, Average] | None = None,
 ) -> tuple[int, dict[str, Any]] | None:
-    """Loads the newest whole checkpoint into models, optimiser and generators; None where there is none.
+    """Loads the newest whole checkpoint into models, optimiser, averages and generators; None where there is none.
+
+    Averages of which the checkpoint has nothing begin anew at its weights, with a warning.
 
     Returns: the number of updates done, and what was saved as `extra`.
 
-    Raises: CheckpointError where none of several is whole, or where it belongs to other models.
+    Raises: CheckpointError where none of several is whole, or where it belongs to other models or averages.
     """
     found = latest(folder)
     if found is None:
@@ -121,6 +132,7 @@ def restore(
         set_model_state_dict(model, dict[str, Any](state), options=_TRAINABLE)
     moments = read_tensors(found / "optimizer.safetensors")
     _load_optimizer(models, optimizer, moments, described["groups"])
+    _load_averages(found, averages or {}, described.get("averages", {}))
     _load_generators(found, described)
     return int(described["step"]), dict(described["extra"])
 
@@ -204,6 +216,31 @@ def _load_optimizer(
         set_optimizer_state_dict(_together(models), optimizer, whole, options=_TRAINABLE)
     except (KeyError, RuntimeError) as error:
         raise CheckpointError(f"the checkpoint's optimiser does not fit this model: {error}") from error
+
+
+def _average_state(averages: Mapping[str, Average]) -> dict[str, Tensor]:
+    return {f"{name}.{key}": value for name, average in averages.items() for key, value in average.state().items()}
+
+
+def _load_averages(checkpoint: Path, averages: Mapping[str, Average], updates: Mapping[str, int]) -> None:
+    stored = read_tensors(checkpoint / "averages.safetensors") if updates else {}
+    for name, average in averages.items():
+        if name not in updates:
+            average.restart()
+            if rank() == 0:
+                warnings.warn(
+                    f"{checkpoint} has no running mean of {name!r}; it begins anew at the checkpoint's weights.",
+                    stacklevel=4,
+                )
+            continue
+        state = {key.removeprefix(f"{name}."): value for key, value in stored.items() if key.startswith(f"{name}.")}
+        try:
+            average.load(state, updates[name])
+        except ValueError as error:
+            raise CheckpointError(
+                f"{checkpoint} has a running mean of another {name!r}; {error}. Use another output folder, or remove "
+                "this one to start over."
+            ) from error
 
 
 def _together(models: Mapping[str, nn.Module]) -> nn.Module:

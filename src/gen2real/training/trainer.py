@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from gen2real.errors import NonFiniteLoss, RecipeError
 from gen2real.progress import WorkProgress
 from gen2real.training import checkpoint, schedules
+from gen2real.training.averaging import Average
 from gen2real.training.memory import keep_freed_memory
 from gen2real.training.run_folder import RunFolder
 from gen2real.training.settings import OptimizerSettings, ScheduleSettings, TrainingSettings
@@ -68,11 +69,12 @@ class Trainer(Generic[B]):
     Args:
         folder: the run's folder; checkpoints and metrics go there.
         models: by name. Parameters that require a gradient are trained.
-        groups: AdamW parameter groups, each with its base `lr`.
+        groups: AdamW parameter groups, each with its base `lr`, and with a `schedule` where it has one of its own.
         step: named losses of a batch.
         batches: for a range of update numbers, an iterator over each update's parts (`accumulation` of them). Parts
             weigh as many as they have rows, so that a mean over rows is the whole batch's.
         steps: updates in the whole run.
+        averages: running means of weights, by name: updated after each update, saved and restored with the run.
         stage: a name under which this training's checkpoints lie, where a run has several trainings.
 
     Raises: RecipeError for a precision or tracker that this machine does not have. From `fit`: NonFiniteLoss before
@@ -91,6 +93,7 @@ class Trainer(Generic[B]):
         optimizer: OptimizerSettings,
         schedule: ScheduleSettings,
         training: TrainingSettings,
+        averages: Mapping[str, Average] | None = None,
         stage: str = "train",
         quiet: bool = False,
         on_step: Callable[[int], None] | None = None,
@@ -98,14 +101,16 @@ class Trainer(Generic[B]):
         self.folder, self.stage, self.quiet, self.steps = folder, stage, quiet, steps
         self._checkpoints: Path = folder.checkpoints / stage
         self._step, self._batches, self._on_step = step, batches, on_step
-        self._settings, self._schedule = training, schedule
+        self._settings, self._averages = training, dict(averages or {})
         self._clip_norm = optimizer.clip_norm
-        self._warmup = schedule.warmup(steps)
+        # A schedule is no setting of AdamW's, and no part of its state.
+        self._schedules: list[ScheduleSettings] = [group.get("schedule") or schedule for group in groups]
+        plain_groups = [{key: value for key, value in group.items() if key != "schedule"} for group in groups]
         self._accelerator = accelerator(training, folder.path)
         if self._accelerator.device.type == "cpu":
             keep_freed_memory()
         plain_optimizer = torch.optim.AdamW(
-            list(groups), lr=optimizer.lr, betas=optimizer.betas, eps=optimizer.eps, weight_decay=0.0, fused=True
+            plain_groups, lr=optimizer.lr, betas=optimizer.betas, eps=optimizer.eps, weight_decay=0.0, fused=True
         )
         self._base_rates = [float(group["lr"]) for group in plain_optimizer.param_groups]
         self._models: dict[str, nn.Module] = {name: self._accelerator.prepare(model) for name, model in models.items()}
@@ -150,7 +155,7 @@ class Trainer(Generic[B]):
         return FitReport(self.steps, start, seconds, pictures / max(seconds, 1e-9))
 
     def _resume(self) -> tuple[int, float, int]:
-        found = checkpoint.restore(self._checkpoints, self._models, self._optimizer.optimizer)
+        found = checkpoint.restore(self._checkpoints, self._models, self._optimizer.optimizer, self._averages)
         step, extra = found or (0, {"seconds": 0.0, "pictures": 0, "scaler": None})
         if self._accelerator.scaler is not None and extra["scaler"] is not None:
             self._accelerator.scaler.load_state_dict(extra["scaler"])
@@ -159,18 +164,21 @@ class Trainer(Generic[B]):
         return step, float(extra["seconds"]), int(extra["pictures"])
 
     def _set_learning_rates(self, number: int) -> float:
-        schedule = self._schedule
-        scale = schedules.factor(
-            number,
-            self.steps,
-            warmup=self._warmup,
-            name=schedule.name,
-            restart_steps=schedule.restart_steps,
-            restart_multiplier=schedule.restart_multiplier,
-        )
-        for group, base in zip(self._optimizer.param_groups, self._base_rates, strict=True):
+        """Every group's rate of this update; returns that of the first."""
+        scales = [
+            schedules.factor(
+                number,
+                self.steps,
+                warmup=schedule.warmup(self.steps),
+                name=schedule.name,
+                restart_steps=schedule.restart_steps,
+                restart_multiplier=schedule.restart_multiplier,
+            )
+            for schedule in self._schedules
+        ]
+        for group, base, scale in zip(self._optimizer.param_groups, self._base_rates, scales, strict=True):
             group["lr"] = base * scale
-        return self._base_rates[0] * scale
+        return self._base_rates[0] * scales[0]
 
     def _update(self, number: int, parts: tuple[B, ...]) -> dict[str, float]:
         """One update from all parts of its batch; returns the parts' mean of each term."""
@@ -196,6 +204,9 @@ class Trainer(Generic[B]):
                 sums["gradient_norm"] = norm
         self._optimizer.step()
         self._optimizer.zero_grad()
+        if not self._optimizer.step_was_skipped:
+            for average in self._averages.values():
+                average.update()
         return sums
 
     def _refuse_non_finite(self, number: int, values: Mapping[str, float]) -> None:
@@ -236,6 +247,7 @@ class Trainer(Generic[B]):
                 "scaler": None if scaler is None else scaler.state_dict(),
             },
             keep=self._settings.keep_checkpoints,
+            averages=self._averages,
         )
 
     @property
@@ -281,21 +293,28 @@ def resolve_precision(name: str) -> str:
 
 
 def parameter_groups(
-    modules: Mapping[str, tuple[nn.Module, float]], *, weight_decay: float, decay_norms_and_biases: bool
+    modules: Mapping[str, tuple[nn.Module, float]],
+    *,
+    weight_decay: float,
+    decay_norms_and_biases: bool,
+    schedules: Mapping[str, ScheduleSettings | None] | None = None,
 ) -> list[dict[str, Any]]:
     """AdamW groups from modules with their learning rates; only parameters that require a gradient are in them.
 
     Args:
         modules: name → (module, learning rate). A parameter that two modules share belongs to the first.
         decay_norms_and_biases: False leaves weight decay off vectors and scalars (norms, biases, scales).
+        schedules: name → a schedule of its own; the run's for those that have none here.
     """
     groups: list[dict[str, Any]] = []
     seen: set[int] = set()
-    for module, rate in modules.values():
+    for name, (module, rate) in modules.items():
+        schedule = (schedules or {}).get(name)
+        common: dict[str, Any] = {"lr": rate, **({} if schedule is None else {"schedule": schedule})}
         own = [p for p in module.parameters() if p.requires_grad and id(p) not in seen]
         seen.update(id(parameter) for parameter in own)
         decayed = [p for p in own if decay_norms_and_biases or p.ndim > 1]
         kept = [p for p in own if not decay_norms_and_biases and p.ndim <= 1]
-        groups += [{"params": decayed, "lr": rate, "weight_decay": weight_decay}] if decayed else []
-        groups += [{"params": kept, "lr": rate, "weight_decay": 0.0}] if kept else []
+        groups += [{"params": decayed, **common, "weight_decay": weight_decay}] if decayed else []
+        groups += [{"params": kept, **common, "weight_decay": 0.0}] if kept else []
     return groups
