@@ -84,12 +84,18 @@ def train(
     """Run a recipe: any method. The same command again resumes an interrupted run and reads a finished one."""
     from gen2real.config import load_recipe
     from gen2real.errors import RecipeError
+    from gen2real.generation.settings import GenerateConfig
     from gen2real.methods import CONFIGS, run
     from gen2real.methods.settings import CompareConfig
 
     config = load_recipe(recipe, {**CONFIGS, "compare": CompareConfig}, set)
     if isinstance(config, CompareConfig):
         raise RecipeError(f"{recipe} compares several recipes. Type: gen2real compare {recipe}")
+    if isinstance(config, GenerateConfig):
+        from gen2real.cli_generate import draw
+
+        draw(config, dry_run=dry_run, json=json)
+        return
     if dry_run:
         from gen2real.methods.estimate import estimate
 
@@ -141,6 +147,8 @@ def compare(
             print()
     else:
         print_table(*table.cells())
+    for note in table.notes:
+        print(f"Note: {note}")
     print(f"{config.output / 'table.md'}, table.csv and table.json hold the same.")
     if page is not None:
         print(f"the report: {page}")

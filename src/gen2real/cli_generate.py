@@ -76,6 +76,11 @@ def generate(
     drawing = {"scheduler": scheduler, "steps": steps, "guidance": guidance, "negative_prompt": negative_prompt}
     drawing |= _sides(size)
     config = _config(source, generator, out, _given(written), _given(drawing), set)
+    draw(config, share=share, dry_run=dry_run, json=json)
+
+
+def draw(config: GenerateConfig, *, share: str | None = None, dry_run: bool = False, json: bool = False) -> None:
+    """Draws the set of `config` and says so; with `dry_run` says what it would cost. share: as typed, "0/4"."""
     if dry_run:
         from gen2real.generation.cost import estimate
 

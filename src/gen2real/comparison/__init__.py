@@ -21,7 +21,7 @@ from gen2real.files import digest, write_json, write_text
 from gen2real.methods import run
 from gen2real.methods.compare_settings import CompareConfig, SoupOf
 from gen2real.methods.measured import Measured
-from gen2real.methods.result import Result
+from gen2real.methods.result import FinishedRun, Result
 from gen2real.methods.settings import SoupConfig
 from gen2real.training.distributed import rank, wait_for_all
 
@@ -74,15 +74,19 @@ def compare(
 
 def tabulate(
     plan: Plan,
-    results: Mapping[Place, Result | Measured],
+    results: Mapping[Place, FinishedRun],
     seconds: Mapping[Place, float],
     evaluation: Mapping[str, Path | None],
 ) -> Table | MeasuredTable:
-    """The table of finished runs: that of classifiers where all of them are. evaluation: what a row was measured on."""
-    classified = {place: result for place, result in results.items() if isinstance(result, Result)}
-    if len(classified) == len(results):
+    """The table of finished runs: that of classifiers where all of them are. evaluation: what a row was measured on.
+
+    Runs that are measured by nothing, as generations, have no row; the table's notes name them.
+    """
+    with_numbers = {place: result for place, result in results.items() if isinstance(result, Result | Measured)}
+    classified = {place: result for place, result in with_numbers.items() if isinstance(result, Result)}
+    if len(classified) == len(with_numbers):
         return make_table(plan, classified, seconds)
-    return make_measured_table(plan, results, seconds, evaluation)
+    return make_measured_table(plan, with_numbers, seconds, evaluation)
 
 
 def _mix(

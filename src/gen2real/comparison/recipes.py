@@ -13,6 +13,7 @@ from gen2real.comparison.plan import Place, Plan, leaves
 from gen2real.config import load_recipe, nearest, to_json
 from gen2real.errors import Gen2RealError, RecipeError
 from gen2real.files import digest, sha256_of
+from gen2real.generation.settings import GenerateConfig
 from gen2real.imagesets import ImageSet
 from gen2real.methods import CONFIGS
 from gen2real.methods.settings import ClassificationConfig
@@ -42,6 +43,8 @@ def make_recipes(plan: Plan) -> dict[Place, Any]:
                 recipe = _recipe(plan, row, seed, starts, contents, save=row in kept)
                 if isinstance(recipe, ClassificationConfig):
                     _check_reading(arm.reading or BLEND, recipe)
+                elif isinstance(recipe, GenerateConfig):
+                    _check_is_a_step(plan, row)
             except Gen2RealError as error:
                 raise RecipeError(f"arm {row}: {error}") from error
             recipes[row, seed] = recipe
@@ -75,7 +78,11 @@ class Contents:
         Raises: ImageSetError for an image set of its `data` that is not there.
         """
         runs = set(but.values())
-        found = [self._of_data(path) for path in _paths(recipe.data)]
+        if isinstance(recipe, GenerateConfig):
+            # Names and captions in a file, or the captions of an image set.
+            source = [] if recipe.source in runs else [recipe.source]
+            return [self._of_data(path) if path.is_dir() else self._of_file(path) for path in source]
+        found = [self._of_data(path) for path in _paths(recipe.data) if path not in runs]
         others = [path for name in type(recipe).model_fields if name not in ("data", "output")
                   for path in _paths(getattr(recipe, name)) if path not in runs]  # fmt: skip
         return found + [self._of_file(path) for path in others]
@@ -151,6 +158,19 @@ def _check_reading(reading: str, recipe: ClassificationConfig) -> None:
         raise RecipeError(
             f"reading: given {reading!r}; expected one of {', '.join(known)}, or alpha=… with one of "
             f"{', '.join(f'{alpha:g}' for alpha in alphas)}" + (f"; did you mean {near}?" if near else "")
+        )
+
+
+def _check_is_a_step(plan: Plan, row: str) -> None:
+    """A generation is measured by nothing: it is there for the arms that take its pictures."""
+    name = plan.rows[row].arm
+    if plan.arms[row].reading is not None:
+        raise RecipeError("a run of method: generate has no readings; leave reading out")
+    if name in plan.config.against:
+        raise RecipeError("it draws pictures and has no numbers that others could be tested against; see against")
+    if not any(row in other.starts.values() for other in plan.arms.values()):
+        raise RecipeError(
+            f"it draws pictures that no arm takes; give the arm that learns from them init: {{data.generated: {name}}}"
         )
 
 

@@ -85,16 +85,20 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """All rows, in the recipe's order. scaling: top-1 of every arm that was run at several sizes."""
+    """All rows, in the recipe's order. scaling: top-1 of every arm that was run at several sizes.
+
+    notes: of arms that have no row.
+    """
 
     rows: tuple[Row, ...]
     against: tuple[str, ...]
     scaling: tuple[Point, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; the keys are stable, `scaling` is there where sizes were asked for."""
+        """Plain values; the keys are stable, `scaling` and `notes` are there where there are any."""
         table = {"version": 1, "against": list(self.against), "rows": [row.to_json() for row in self.rows]}
-        return table | ({"scaling": [point.to_json() for point in self.scaling]} if self.scaling else {})
+        return table | extras(self.scaling, self.notes)
 
     @property
     def statistics(self) -> list[str]:
@@ -125,8 +129,8 @@ class Table:
         return heads, lines
 
     def markdown(self) -> str:
-        """A GitHub table."""
-        return github_table(*self.cells())
+        """A GitHub table, and the notes."""
+        return github_table(*self.cells(), notes=self.notes)
 
     def comma_separated(self) -> str:
         """CSV with plain numbers."""
@@ -152,7 +156,9 @@ class Table:
 
 def make_table(plan: Plan, results: Mapping[Place, Result], seconds: Mapping[Place, float]) -> Table:
     """The table of finished runs. seconds: of training, by row and seed."""
-    by_row = {name: [result for (row, _), result in results.items() if row == name] for name in plan.arms}
+    by_row = {
+        name: [result for (row, _), result in results.items() if row == name] for name in shown_rows(plan, results)
+    }
     correct: dict[str, npt.NDArray[np.bool_]] = {}
     for name, found in by_row.items():
         if all("real" in result.answers for result in found):
@@ -185,7 +191,22 @@ def make_table(plan: Plan, results: Mapping[Place, Result], seconds: Mapping[Pla
             )
         )
     scaling = (points(plan, row.arm, {"top1": row.real}) for row in rows if row.real is not None)
-    return Table(tuple(rows), plan.config.against, tuple(point for own in scaling for point in own))
+    scaled = tuple(point for own in scaling for point in own)
+    return Table(tuple(rows), plan.config.against, scaled, notes_on(plan, results))
+
+
+def shown_rows(plan: Plan, results: Mapping[Place, Any]) -> list[str]:
+    """The rows that have results, in the recipe's order."""
+    there = {row for row, _ in results}
+    return [row for row in plan.arms if row in there]
+
+
+def notes_on(plan: Plan, results: Mapping[Place, Any]) -> tuple[str, ...]:
+    """What a table says of arms that have no row in it."""
+    there = shown_rows(plan, results)
+    missing = [row for row in plan.arms if row not in there]
+    are, their = ("is a step", "it") if len(missing) == 1 else ("are steps", "them")
+    return (f"{', '.join(missing)} {are} on the way to other arms; nothing is measured of {their}.",) if missing else ()
 
 
 def paired_tests(plan: Plan, against: str, values: Values) -> dict[str, tuple[PairedTest, float]]:
@@ -219,8 +240,14 @@ def run_folders(plan: Plan, row: str, results: Mapping[Place, Any]) -> dict[int,
     }
 
 
-def github_table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+def extras(scaling: Sequence[Point], notes: Sequence[str]) -> dict[str, Any]:
+    """What is in a table's JSON only where there is any of it."""
+    found: dict[str, Any] = {"scaling": [point.to_json() for point in scaling]} if scaling else {}
+    return found | ({"notes": list(notes)} if notes else {})
+
+
+def github_table(heads: Sequence[str], lines: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> str:
     """Markdown; a pipe in a cell ends no cell."""
     rule = ["---", *["---:"] * (len(heads) - 1)]
     escaped = [[cell.replace("|", "\\|") for cell in line] for line in [heads, rule, *lines]]
-    return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
+    return "".join(f"| {' | '.join(line)} |\n" for line in escaped) + "".join(f"\n{note}\n" for note in notes)

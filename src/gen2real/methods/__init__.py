@@ -6,6 +6,7 @@ gmail  a tower for generated pictures, aligned to the one for real pictures
 soup   the mean of several runs' weights
 multimodal  LoRA and projector of a LLaVA (or another multimodal model) on generated pictures
 captioning  ClipCap on generated pictures, through an aligned encoder or a plain one
+generate  an image set drawn by a text-to-image model, as a step between trainings
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from importlib import import_module
 from typing import Any
 
 from gen2real.config import Config
+from gen2real.generation.settings import GenerateConfig
 from gen2real.methods.captioning.settings import CaptioningConfig
 from gen2real.methods.gmail.settings import GMAILConfig
 from gen2real.methods.multimodal.settings import MultimodalConfig
@@ -26,6 +28,7 @@ METHODS = {
     "soup": "gen2real.methods.soup",
     "captioning": "gen2real.methods.captioning.algorithm",
     "multimodal": "gen2real.methods.multimodal.algorithm",
+    "generate": "gen2real.methods.generate",
 }
 
 CONFIGS: dict[str, type[Config]] = {
@@ -35,6 +38,7 @@ CONFIGS: dict[str, type[Config]] = {
     "soup": SoupConfig,
     "captioning": CaptioningConfig,
     "multimodal": MultimodalConfig,
+    "generate": GenerateConfig,
 }
 
 

@@ -95,6 +95,11 @@ def as_source(value: Any) -> Any:
     return {"path": value} if isinstance(value, str) else value
 
 
+def one_or_more(value: Any) -> Any:
+    """One path or section alone stands for a list of it."""
+    return [value] if isinstance(value, str | dict) else value
+
+
 class AugmentationSettings(Config):
     """Random changes to training pictures. The default is the authors': a crop of 90–100 % of the area."""
 
@@ -118,7 +123,9 @@ class DataSettings(Config):
     chosen. `evaluation` is real: until training has ended, only its class names are read.
     """
 
-    generated: tuple[Annotated[SourceSettings, BeforeValidator(as_source)], ...]
+    generated: Annotated[
+        tuple[Annotated[SourceSettings, BeforeValidator(as_source)], ...], BeforeValidator(one_or_more)
+    ]
     real: Annotated[RealShots | None, BeforeValidator(as_source)] = None
     class_names: RecipePath | None = Field(None, description="one name a line; None: those of the generated sets")
     holdout: float = Field(0.1, ge=0, lt=1)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from gen2real.config import Config, RecipeName, RecipePath
-from gen2real.methods.settings import EncoderSettings, SourceSettings, as_source
+from gen2real.methods.settings import EncoderSettings, SourceSettings, as_source, one_or_more
 from gen2real.training.settings import OptimizerSettings, ScheduleSettings, TrainingSettings
 
 TrainOn = Literal["generated", "real", "mixed"]
@@ -60,7 +60,9 @@ class CaptioningData(Config):
     """Pictures with captions. `evaluation` is real and only measured on."""
 
     train_on: TrainOn = "generated"
-    generated: tuple[Annotated[SourceSettings, BeforeValidator(as_source)], ...] = Field((), validate_default=True)
+    generated: Annotated[
+        tuple[Annotated[SourceSettings, BeforeValidator(as_source)], ...], BeforeValidator(one_or_more)
+    ] = Field((), validate_default=True)
     real: Annotated[SourceSettings | None, BeforeValidator(as_source)] = Field(
         None, validate_default=True, description="for train_on: real and mixed"
     )

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from gen2real.config import Config, RecipePath
-from gen2real.methods.settings import AugmentationSettings, EncoderSettings, LoraSettings, PromptSettings
+from gen2real.methods.settings import (
+    AugmentationSettings,
+    EncoderSettings,
+    LoraSettings,
+    PromptSettings,
+    one_or_more,
+)
 from gen2real.training.settings import OptimizerSettings, ScheduleSettings, TrainingSettings
 
 Inference = Literal["f_r", "f_g", "projection"]
@@ -23,7 +29,7 @@ class AlignmentDataSettings(Config):
     train_on: Literal["generated", "real", "mixed"] = Field(
         "generated", description="what goes through f_g; real: the partners, each its own partner"
     )
-    generated: tuple[RecipePath, ...] = ()
+    generated: Annotated[tuple[RecipePath, ...], BeforeValidator(one_or_more)] = ()
     real: RecipePath | None = Field(None, description="the partners; may be left out where nothing is aligned to them")
     evaluation: RecipePath | None = Field(None, description="captions: retrieval; labels: zero-shot top-1; or both")
     pictures: int | None = Field(None, ge=1, description="at most so many generated ones; smaller is part of larger")

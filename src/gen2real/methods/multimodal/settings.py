@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from gen2real.config import Config, RecipeName, RecipePath
-from gen2real.methods.settings import LoraSettings, SourceSettings, as_source
+from gen2real.methods.settings import LoraSettings, SourceSettings, as_source, one_or_more
 from gen2real.training.settings import OptimizerSettings, ScheduleSettings, TrainingSettings
 
 CAPTION_PROMPTS = (
@@ -53,7 +53,9 @@ class AnswerData(Config):
     """Pictures with captions, or with questions and answers."""
 
     train_on: Literal["generated", "real", "mixed"] = "generated"
-    generated: tuple[Annotated[AnswerSource, BeforeValidator(as_source)], ...] = Field((), validate_default=True)
+    generated: Annotated[
+        tuple[Annotated[AnswerSource, BeforeValidator(as_source)], ...], BeforeValidator(one_or_more)
+    ] = Field((), validate_default=True)
     real: tuple[Annotated[AnswerSource, BeforeValidator(as_source)], ...] = Field(
         (), validate_default=True, description="for train_on: real and mixed"
     )
