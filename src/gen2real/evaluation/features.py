@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from gen2real.errors import ModelError
 from gen2real.files import digest, digest_tensors, read_tensors, write_tensors
 from gen2real.imagesets.loading import Pictures, prefetch
 from gen2real.imagesets.seeds import row_generator
+from gen2real.models.dual_encoder import DualEncoder
 
 
 def cache_folder() -> Path:
@@ -80,6 +81,16 @@ def cached_views(
         seed if views > 1 else None,
     )
     return cache.get(key, lambda: encode_views(vision, pictures, views=views, seed=seed, batch_size=batch_size))
+
+
+def cached_texts(encoder: DualEncoder, texts: Sequence[str], cache: FeatureCache) -> Float[Tensor, "n d"]:
+    """Un-normalised embeddings [N D] (float32, CPU) of texts, from the cache where the same encoder has read them."""
+
+    def compute() -> Tensor:
+        with torch.no_grad():
+            return encoder.encode_text(texts).float().cpu()
+
+    return cache.get(digest("texts", encoder.fingerprint(), list(texts)), compute)
 
 
 @torch.no_grad()

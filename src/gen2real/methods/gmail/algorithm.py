@@ -24,11 +24,10 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from accelerate.utils import set_seed
-from torch import Tensor, nn
+from torch import nn
 
 from gen2real.errors import RecipeError
-from gen2real.evaluation.features import FeatureCache, cached_views
-from gen2real.files import digest
+from gen2real.evaluation.features import FeatureCache, cached_texts, cached_views
 from gen2real.methods.fitting import fit
 from gen2real.methods.gmail.data import AlignmentBatches, AlignmentData, evaluated
 from gen2real.methods.gmail.loss import AlignmentLoss, Branches
@@ -168,7 +167,7 @@ class Alignment:
             if self.data.real is not None and (config.aligns != "nothing" or config.real_projection):
                 targets = cached_views(self.encoder.vision, self.data.real, views=1, seed=0, cache=cache)[0]
             if not self._text_is_tuned:
-                text_features = [_encoded_once(self.encoder, listed, cache) for listed in texts if listed]
+                text_features = [cached_texts(self.encoder, listed, cache) for listed in texts if listed]
         return AlignmentLoss(
             config,
             self.data.preprocess,
@@ -198,14 +197,6 @@ def _tune_text(encoder: DualEncoder, config: GMAILConfig) -> None:
         for name, parameter in text.named_parameters():
             # Most of the stretched positions were never seen; they are trained too (ours).
             parameter.requires_grad_(parameter.requires_grad or name.endswith("position_embedding.weight"))
-
-
-def _encoded_once(encoder: DualEncoder, texts: list[str], cache: FeatureCache) -> Tensor:
-    def compute() -> Tensor:
-        with torch.no_grad():
-            return encoder.encode_text(texts).float().cpu()
-
-    return cache.get(digest("texts", encoder.fingerprint(), texts), compute)
 
 
 def _conclude(folder: RunFolder, config: GMAILConfig, alignment: Alignment, report: FitReport) -> Measured:
