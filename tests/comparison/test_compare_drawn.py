@@ -106,6 +106,7 @@ def test_a_step_has_no_row_and_the_table_says_so(world: World) -> None:
     assert Path("out/table.md").read_text(encoding="utf-8").endswith(f" |\n\n{said}\n")
     done = gen2real_("report", "out")
     assert done.code == 0, done.err
+    assert said in Path("out/report.html").read_text(encoding="utf-8")
 
 
 def test_a_finished_drawing_is_read_and_keeps_what_it_cost(world: World) -> None:

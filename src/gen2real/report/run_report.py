@@ -129,6 +129,7 @@ def _of_comparison(folder: Path, table: Mapping[str, Any]) -> dict[str, Any]:
     ]
     if table["against"]:
         lead.append(tested_against(table["against"]))
+    lead += table.get("notes", [])
     return _page(folder.name, lead, rows, arms, [folder], missing)
 
 
