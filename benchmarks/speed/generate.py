@@ -30,11 +30,12 @@ from finetune import machine, save
 
 from gen2real.generation.drawing import Painter
 from gen2real.generation.generating import batch_size_of, draw_pictures
-from gen2real.generation.generators import Generator, libraries_quiet, load_generator
+from gen2real.generation.generators import Generator, load_generator
 from gen2real.generation.plan import make_plan, ordered
 from gen2real.generation.settings import GenerateConfig
 from gen2real.generation.writer import SetWriter
 from gen2real.imagesets import ImageSet
+from gen2real.pipelines import libraries_quiet
 
 CANDIDATES = (4, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50)
 

@@ -16,8 +16,9 @@ import torch
 from gen2real.errors import ModelError
 from gen2real.generation import generators
 from gen2real.generation.drawing import Painter
-from gen2real.generation.generators import content_of, libraries_quiet, load_generator
+from gen2real.generation.generators import content_of, load_generator
 from gen2real.generation.settings import GeneratorSettings
+from gen2real.pipelines import libraries_quiet
 
 PROMPTS = ["a cat", "a red dog", "a cat", "the jet", "a plane over the sea", "a cat", "b", "a red dog"]
 SEEDS = [11, 12, 13, 14, 15, 16, 17, 18]

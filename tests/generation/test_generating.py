@@ -18,10 +18,11 @@ from gen2real.errors import GenerationError, ImageSetError
 from gen2real.files import sha256_of
 from gen2real.generation import GenerateConfig, estimate, generate, read_provenance, redraw
 from gen2real.generation.drawing import Drawn, Painter
-from gen2real.generation.generators import content_of, libraries_quiet
+from gen2real.generation.generators import content_of
 from gen2real.generation.pictures import encode_picture
 from gen2real.generation.plan import seed_of
 from gen2real.imagesets import ImageSet, decode, perceptual_hash
+from gen2real.pipelines import libraries_quiet
 
 Make = Callable[..., GenerateConfig]
 

@@ -13,8 +13,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gen2real.generation.generators import Generator, libraries_quiet
+from gen2real.generation.generators import Generator
 from gen2real.imagesets.decoding import is_blank
+from gen2real.pipelines import libraries_quiet
 
 _EMBEDDINGS = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
 _REMEMBERED = 64

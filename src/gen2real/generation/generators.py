@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -14,13 +12,12 @@ from typing import Any
 
 import diffusers
 import torch
-from diffusers.utils import logging as diffusers_logging
 from torch import nn
-from transformers.utils import logging as transformers_logging
 
 from gen2real.errors import ModelError
 from gen2real.files import digest, read_json, sha256_of
 from gen2real.generation.settings import SCHEDULERS, GeneratorSettings
+from gen2real.pipelines import libraries_quiet, load_pipeline, pipeline_folder
 from gen2real.training.memory import keep_freed_memory
 
 _DEFAULT_STEPS = 20
@@ -85,10 +82,10 @@ def load_generator(
     Raises: ModelError where there is no such pipeline, where it has no safetensors, where a package is missing that it
         needs, or where it takes no text.
     """
-    folder, revision = _folder_of(settings)
+    folder, revision = pipeline_folder(settings.name, settings.revision)
     place = _device(device, local_rank)
     kind = _dtype(dtype, place)
-    pipeline = _load(folder, torch.float32 if place.type == "cpu" else kind, settings.name)
+    pipeline = load_pipeline(folder, torch.float32 if place.type == "cpu" else kind, settings.name)
     return _made_ready(pipeline, settings, place, kind, content=content_of(folder), revision=revision)
 
 
@@ -167,66 +164,6 @@ def content_of(folder: Path) -> str:
     found = [path for part in parts for path in part.rglob("*") if path.is_file() and path.suffix in _CONTENT]
     files = [index, *sorted(path for path in found if path.suffix != ".safetensors" or "." not in path.stem)]
     return digest([[path.relative_to(folder).as_posix(), sha256_of(path)] for path in files])
-
-
-def _folder_of(settings: GeneratorSettings) -> tuple[Path, str | None]:
-    """The pipeline's folder, a hub repository's in the cache with its commit."""
-    folder = Path(settings.name).expanduser()
-    if folder.is_dir():
-        if not (folder / "model_index.json").is_file():
-            raise ModelError(
-                f"{folder} holds no model_index.json, so it is no pipeline of diffusers. Save one there with "
-                "pipeline.save_pretrained(folder)."
-            )
-        return folder, None
-    pipeline_class = diffusers.DiffusionPipeline
-    try:
-        cached = Path(pipeline_class.download(settings.name, revision=settings.revision, use_safetensors=True))
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"there is no folder {settings.name}, and as a hub name it does not load: {_sentence(error)}\n"
-            "Give a folder with a model_index.json, or the name of a text-to-image pipeline on the hub."
-        ) from error
-    return cached, cached.name
-
-
-def _load(folder: Path, dtype: torch.dtype, name: str) -> Any:
-    pipeline_class = diffusers.DiffusionPipeline
-    try:
-        with libraries_quiet():
-            return pipeline_class.from_pretrained(str(folder), torch_dtype=dtype, use_safetensors=True)
-    except ImportError as error:
-        raise ModelError(f"{name} needs a package that is not installed: {error}") from error
-    except (OSError, ValueError, AttributeError) as error:
-        bins = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.bin"))
-        hint = (
-            f" It has pickles, as {bins[0]}, which gen2real does not open: convert them to safetensors." if bins else ""
-        )
-        raise ModelError(f"{name} does not load as a pipeline: {_sentence(error)}{hint}") from error
-
-
-def _sentence(error: Exception) -> str:
-    return " ".join(str(error).split())[:400]
-
-
-@contextmanager
-def libraries_quiet() -> Iterator[None]:
-    """Keeps diffusers and transformers from talking of themselves: their bars, hints and coming deprecations."""
-    both = (diffusers_logging, transformers_logging)
-    before = [(one, one.get_verbosity(), one.is_progress_bar_enabled()) for one in both]
-    with warnings.catch_warnings():
-        for kind in (DeprecationWarning, FutureWarning):
-            warnings.simplefilter("ignore", kind)
-        try:
-            for one, _, _ in before:
-                one.set_verbosity_error()
-                one.disable_progress_bar()
-            yield
-        finally:
-            for one, verbosity, has_bar in before:
-                one.set_verbosity(verbosity)
-                if has_bar:
-                    one.enable_progress_bar()
 
 
 def _device(name: str, local_rank: int) -> torch.device:

@@ -9,6 +9,7 @@ adapters.py                add_lora, merge_lora, save_adapter
 weights.py                 interpolate, uniform_soup, greedy_soup
 captioner.py               Captioner (mapper + language model), prefix_mappers.py its mappers
 captioner_folder.py        save_captioner, load_captioner
+diffusion.py               Diffusion, load_diffusion, block_features; joint.py: a CLIP and a Diffusion, tuned together
 folder.py                  save_classifier, load_classifier
 aligned.py                 ShiftedTower, Aligned, save_aligned, load_aligned
 long_text.py               stretch_positions
@@ -39,8 +40,10 @@ if TYPE_CHECKING:
     from gen2real.models.captioner import Captioner, load_decoder, new_captioner
     from gen2real.models.captioner_folder import LoadedCaptioner, is_captioner, load_captioner, save_captioner
     from gen2real.models.classifier import TextInitialisedClassifier, text_head
+    from gen2real.models.diffusion import Diffusion, block_features, load_diffusion
     from gen2real.models.dual_encoder import DualEncoder, load_dual_encoder
     from gen2real.models.folder import LoadedClassifier, is_model_folder, load_classifier, save_classifier
+    from gen2real.models.joint import Joint, load_joint
     from gen2real.models.long_text import stretch_positions
     from gen2real.models.multimodal import MultimodalModel, load_multimodal
     from gen2real.models.multimodal_folder import save_multimodal
@@ -51,7 +54,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Aligned",
     "Captioner",
+    "Diffusion",
     "DualEncoder",
+    "Joint",
     "LoadedCaptioner",
     "LoadedClassifier",
     "MultimodalModel",
@@ -60,6 +65,7 @@ __all__ = [
     "TwoBranches",
     "TwoTowers",
     "add_lora",
+    "block_features",
     "greedy_soup",
     "interpolate",
     "is_aligned",
@@ -69,7 +75,9 @@ __all__ = [
     "load_captioner",
     "load_classifier",
     "load_decoder",
+    "load_diffusion",
     "load_dual_encoder",
+    "load_joint",
     "load_multimodal",
     "merge_lora",
     "new_captioner",
@@ -88,7 +96,9 @@ __all__ = [
 _ROOM_OF = {
     "Aligned": "aligned",
     "Captioner": "captioner",
+    "Diffusion": "diffusion",
     "DualEncoder": "dual_encoder",
+    "Joint": "joint",
     "LoadedCaptioner": "captioner_folder",
     "LoadedClassifier": "folder",
     "ShiftedTower": "aligned",
@@ -100,6 +110,7 @@ _ROOM_OF = {
     "save_multimodal": "multimodal_folder",
     "with_shift": "multimodal_shift",
     "add_lora": "adapters",
+    "block_features": "diffusion",
     "greedy_soup": "weights",
     "interpolate": "weights",
     "is_aligned": "aligned",
@@ -109,7 +120,9 @@ _ROOM_OF = {
     "load_captioner": "captioner_folder",
     "load_classifier": "folder",
     "load_decoder": "captioner",
+    "load_diffusion": "diffusion",
     "load_dual_encoder": "dual_encoder",
+    "load_joint": "joint",
     "merge_lora": "adapters",
     "new_captioner": "captioner",
     "save_adapter": "adapters",

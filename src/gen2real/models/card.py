@@ -1,11 +1,11 @@
-"""The model cards of model folders: a classifier's, and that of an encoder aligned for generated pictures."""
+"""The model cards of model folders: a classifier's, an encoder's aligned for generated pictures, a joint pair's."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from gen2real.models.dual_encoder import DualEncoder
 
@@ -99,6 +99,36 @@ def aligned_card(
     return "\n".join(lines)
 
 
+def joint_card(part: Literal["model", "generator"], why: str, made_by: Mapping[str, Any], *, findings: str = "") -> str:
+    """README.md of one of two models that were tuned together: code that loads it, and what made it.
+
+    Args:
+        part: the `CLIPModel` or the `StableDiffusionPipeline`. why: a sentence on how texts reach the denoiser.
+        findings: Markdown on what the models were made of and how well they do; it follows the title.
+    """
+    is_clip = part == "model"
+    front = {
+        "library_name": "transformers" if is_clip else "diffusers",
+        "pipeline_tag": "zero-shot-image-classification" if is_clip else "text-to-image",
+        "tags": ["gen2real", "unidiff"],
+    }
+    lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in front.items()), "---", "", f"# {part}", ""]
+    lines += [
+        f"A {'CLIPModel' if is_clip else 'StableDiffusionPipeline'}, tuned together with a "
+        f"{'StableDiffusionPipeline' if is_clip else 'CLIPModel'} with gen2real. {why}",
+        "",
+        *([findings] if findings else []),
+        "## Use",
+        "",
+        "```python",
+        _CLIP_WITH_TRANSFORMERS if is_clip else _GENERATOR_WITH_DIFFUSERS,
+        "```",
+        "",
+    ]
+    lines += ["## Made by", "", *_indented(json.dumps(dict(made_by), indent=2, ensure_ascii=False)), ""]
+    return "\n".join(lines)
+
+
 def _model_class(encoder: DualEncoder) -> str | None:
     found: str | None = (getattr(getattr(encoder, "config", None), "architectures", None) or [None])[0]
     return found
@@ -153,6 +183,15 @@ with torch.no_grad():
     features = model.get_image_features(**pixels).pooler_output - head["feature_mean"]
 logits = torch.nn.functional.normalize(features, dim=-1) @ head["weight"].T + head["bias"]
 print(json.loads((folder / "classes.json").read_text(encoding="utf-8"))[logits.argmax()])"""
+
+_CLIP_WITH_TRANSFORMERS = """from transformers import AutoProcessor, CLIPModel
+
+model, processor = CLIPModel.from_pretrained("this folder"), AutoProcessor.from_pretrained("this folder")"""
+
+_GENERATOR_WITH_DIFFUSERS = """from diffusers import StableDiffusionPipeline
+
+pipeline = StableDiffusionPipeline.from_pretrained("this folder")
+picture = pipeline("a photo of a dog").images[0]"""
 
 _ALIGNED_WITH_GEN2REAL = """import torch
 from PIL import Image
