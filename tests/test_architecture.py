@@ -80,6 +80,7 @@ LOCKED = [
     "evaluate_model",
     "evaluate_questions",
     "evaluate_retrieval",
+    "evaluate_synthesis",
     "gap_between",
     "generate",
     "load_aligned",

@@ -33,7 +33,8 @@ COMMANDS = {
     ],
     "doctor": ["--json"],
     "evaluate MODEL IMAGE_SET": [
-        "--json", "--on-unreadable", "--prompts", "--questions", "--task", "--templates", "--through",
+        "--guidance", "--json", "--on-unreadable", "--pictures", "--prompts", "--questions", "--scorer", "--steps",
+        "--task", "--templates", "--through",
     ],
     "export IMAGE_SET OUT": ["--json", "--shard-size"],
     "gap GENERATED REAL": ["--encoder", "--json", "--on-unreadable"],
@@ -221,6 +222,12 @@ MISTAKES: list[tuple[str, str, str]] = [
     ("evaluate clip real --task questions", "Gen2RealError", "add --questions FILE.jsonl"),
     ("evaluate clip real --task retrieval --questions q.jsonl", "Gen2RealError", "--questions is for --task questions"),
     ("evaluate clip real --through f_g", "ModelError", "one image tower for all pictures: leave --through f_g out"),
+    ("evaluate clip real --task synthesis", "Gen2RealError", "add --scorer ENCODER"),
+    ("evaluate clip real --task retrieval --steps 2", "Gen2RealError", "--steps: for --task synthesis"),
+    ("evaluate clip real --scorer clip --pictures 1", "Gen2RealError", "at least 2"),
+    ("evaluate clip real --scorer clip --through f_g", "Gen2RealError", "this draws pictures"),
+    ("evaluate clip real --scorer nowhere", "ModelError", "nowhere"),
+    ("evaluate clip real --scorer clip", "ModelError", "no model_index.json"),
     ("gap generated real --encoder nowhere", "ModelError", "nowhere"),
     (
         "generate nowhere.txt",

@@ -15,6 +15,7 @@ from gen2real.errors import Gen2RealError
 if TYPE_CHECKING:
     from gen2real.evaluation.classification import Classification
     from gen2real.evaluation.retrieval import Retrieval
+    from gen2real.methods.finished_drawings import Synthesised
     from gen2real.methods.finished_texts import Answered, Captioned
 
 
@@ -22,17 +23,18 @@ def evaluate(
     model: Annotated[
         str,
         Parameter(
-            help="a model folder or a run; a dual encoder by hub name or folder (zero-shot); a multimodal model as well"
+            help="a model folder or a run; a dual encoder by hub name or folder (zero-shot); a multimodal model or a "
+            "text-to-image pipeline as well"
         ),
     ],
     image_set: Annotated[Path, Parameter(help="an image set with labels, or with captions")],
     /,
     *,
     task: Annotated[
-        Literal["classification", "retrieval", "captioning", "questions"] | None,
+        Literal["classification", "retrieval", "captioning", "questions", "synthesis"] | None,
         Parameter(
-            help="[default: questions with --questions; captioning for captioners and multimodal models in a folder; "
-            "else classification, or retrieval where there are captions and no labels]"
+            help="[default: questions with --questions; synthesis with --scorer; captioning for captioners and "
+            "multimodal models in a folder; else classification, or retrieval where there are captions and no labels]"
         ),
     ] = None,
     through: Annotated[
@@ -46,6 +48,15 @@ def evaluate(
         str | None, Parameter(help="zero-shot: prompts by name, as imagenet-80 [default: simple]")
     ] = None,
     prompts: Annotated[Path | None, Parameter(help="zero-shot: a CuPL file, instead of templates")] = None,
+    scorer: Annotated[
+        str | None,
+        Parameter(help="synthesis: who looks at the drawn pictures; another encoder than any that was trained"),
+    ] = None,
+    pictures: Annotated[
+        int | None, Parameter(help="synthesis: captions to draw, spread over the set [default: 256]")
+    ] = None,
+    steps: Annotated[int | None, Parameter(help="synthesis: denoising steps [default: 20, or the pipeline's]")] = None,
+    guidance: Annotated[float | None, Parameter(help="synthesis: [default: the pipeline's]")] = None,
     on_unreadable: Policy = "error",
     json: Json = False,
 ) -> None:
@@ -58,13 +69,31 @@ def evaluate(
     Captioning: BLEU-4, ROUGE-L and CIDEr-D against the set's captions; METEOR and SPICE where pycocoevalcap is.
 
     Questions: the accuracy of VQA v2.
+
+    Synthesis, of a picture drawn for each caption: kernel distance (KID), CLIP-score, CLIP-I, FID, CMMD.
     """
     from gen2real.imagesets import ImageSet
-    from gen2real.methods import finished, finished_texts
+    from gen2real.methods import finished, finished_drawings, finished_texts
 
     measured = ImageSet.read(image_set)
+    if task is None and scorer is not None:
+        task = "synthesis"
     task = task or finished.task_of(measured, model, asked=questions is not None)
     _check(task, questions, templates, prompts)
+    _check_synthesis(task, through, scorer, pictures, steps, guidance)
+    if task == "synthesis":
+        assert scorer is not None
+        drawn = finished_drawings.evaluate_synthesis(
+            model,
+            measured,
+            scorer,
+            pictures=pictures or finished_drawings.PICTURES,
+            steps=steps,
+            guidance=guidance,
+            on_unreadable=on_unreadable,
+            quiet=json,
+        )
+        return _say_json(drawn) if json else _print_synthesis(drawn)
     if task == "classification":
         found = finished.evaluate_model(
             model, measured, templates=templates, file=prompts, through=through, on_unreadable=on_unreadable
@@ -85,7 +114,11 @@ def evaluate(
 
 def _check(task: str, questions: Path | None, templates: str | None, prompts: Path | None) -> None:
     if task != "classification" and (templates is not None or prompts is not None):
-        reads = {"retrieval": "retrieval reads the captions", "captioning": "captioning writes captions"}
+        reads = {
+            "retrieval": "retrieval reads the captions",
+            "captioning": "captioning writes captions",
+            "synthesis": "synthesis draws the captions",
+        }
         raise Gen2RealError(f"--templates and --prompts are for classification; {reads.get(task, 'questions ask')}")
     if task == "questions" and questions is None:
         raise Gen2RealError("--task questions needs something to ask: add --questions FILE.jsonl")
@@ -93,7 +126,27 @@ def _check(task: str, questions: Path | None, templates: str | None, prompts: Pa
         raise Gen2RealError(f"--questions is for --task questions; this is {task}")
 
 
-def _say_json(found: Classification | Retrieval | Captioned | Answered) -> None:
+def _check_synthesis(
+    task: str, through: str, scorer: str | None, pictures: int | None, steps: int | None, guidance: float | None
+) -> None:
+    asked = {"--scorer": scorer, "--pictures": pictures, "--steps": steps, "--guidance": guidance}
+    given = [option for option, value in asked.items() if value is not None]
+    if task != "synthesis":
+        if given:
+            raise Gen2RealError(f"{', '.join(given)}: for --task synthesis; this is {task}")
+        return
+    if scorer is None:
+        raise Gen2RealError(
+            "--task synthesis needs eyes to look at what is drawn: add --scorer ENCODER, a dual encoder or an image "
+            "encoder that was in no training of the generator"
+        )
+    if through != "f_r":
+        raise Gen2RealError(f"--through {through} is for aligned encoders; this draws pictures. Leave it out.")
+    if pictures is not None and pictures < 2:
+        raise Gen2RealError(f"--pictures {pictures}: a distance between sets needs at least 2")
+
+
+def _say_json(found: Classification | Retrieval | Captioned | Answered | Synthesised) -> None:
     print(jsonlib.dumps(found.to_json(), allow_nan=False))
 
 
@@ -147,3 +200,21 @@ def _print_questions(found: Answered) -> None:
     print()
     told = list(zip(found.questions, found.answers, strict=True))[:5]
     print_table(["question", "answer", "right"], [[one.question, said, ", ".join(one.answers)] for one, said in told])
+
+
+def _print_synthesis(found: Synthesised) -> None:
+    from gen2real.evaluation.statistics import bootstrap_interval
+    from gen2real.methods.measures import Measure
+
+    lines = []
+    for name, values in found.values.items():
+        measure = Measure(name)
+        lines.append([measure.heading, measure.interval(bootstrap_interval(values))])
+    fid, told = found.details["fid"], found.drawing
+    lines.append(["FID ↓", f"{fid['distance']:.4g}, by chance about {fid['chance_shift'] + fid['chance_spread']:.3g}"])
+    lines.append(["CMMD ↓", f"{found.details['cmmd']:.4g}"])
+    guided = "" if told["guidance"] is None else f", guidance {told['guidance']:g}"
+    lines.append(["pictures", f"{len(found.ids)}, {told['steps']} steps of {told['scheduler']}{guided}"])
+    print_table(["measure", "value"], lines)
+    for note in found.notes:
+        print(f"Note: {note}")

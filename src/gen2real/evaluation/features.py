@@ -7,14 +7,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor, nn
 
 from gen2real.errors import ModelError
 from gen2real.files import digest, digest_tensors, read_tensors, write_tensors
 from gen2real.imagesets.loading import Pictures, prefetch
 from gen2real.imagesets.seeds import row_generator
+from gen2real.imagesets.transforms import Preprocess
 from gen2real.models.dual_encoder import DualEncoder
 
 
@@ -81,6 +85,23 @@ def cached_views(
         seed if views > 1 else None,
     )
     return cache.get(key, lambda: encode_views(vision, pictures, views=views, seed=seed, batch_size=batch_size))
+
+
+@torch.no_grad()
+def encode_drawn(
+    vision: nn.Module,
+    preprocess: Preprocess,
+    pictures: Sequence[npt.NDArray[np.uint8]],
+    *,
+    batch_size: int = 64,
+) -> Float[Tensor, "n d"]:
+    """Un-normalised embeddings [N D] (float32, CPU) of pictures in memory, uint8 [H W 3], in evaluation geometry."""
+    device = next(vision.parameters()).device
+    parts = []
+    for start in range(0, len(pictures), batch_size):
+        squares = [preprocess.geometry(Image.fromarray(one)) for one in pictures[start : start + batch_size]]
+        parts.append(vision(preprocess.normalize(torch.stack(squares).to(device))).float().cpu())
+    return torch.cat(parts)
 
 
 def cached_texts(encoder: DualEncoder, texts: Sequence[str], cache: FeatureCache) -> Float[Tensor, "n d"]:

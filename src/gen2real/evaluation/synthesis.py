@@ -101,9 +101,7 @@ def synthesis_details(drawn: Float[Tensor, "n d"], real: Float[Tensor, "m d"]) -
         "cmmd": cmmd(drawn, real),
         "pictures": len(drawn),
         "dimension": drawn.shape[1],
-        "notes": small_sample_notes(
-            min(len(drawn), len(real)), drawn.shape[1], found.chance_shift + found.chance_spread
-        ),
+        "notes": small_sample_notes(min(len(drawn), len(real)), drawn.shape[1], chance),
     }
 
 

@@ -85,8 +85,11 @@ def generate(config: GenerateConfig, *, quiet: bool = False, share: Share | None
 
 def batch_size_of(config: GenerateConfig, generator: Generator) -> int:
     """As asked, else as many pictures as fill the device."""
-    if config.batch_size is not None:
-        return config.batch_size
+    return pictures_at_once(generator) if config.batch_size is None else config.batch_size
+
+
+def pictures_at_once(generator: Generator) -> int:
+    """As many pictures as fill the device: more do not draw faster."""
     pixels, most = _BATCH.get(generator.device.type, _BATCH["cpu"])
     return max(1, min(most, pixels // (generator.width * generator.height)))
 
