@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +15,7 @@ from torch import Tensor
 from gen2real.evaluation.statistics import bootstrap_interval, proportion_interval
 from gen2real.methods.result import Result
 from gen2real.report.charts import Chart, Point, Scatter, Series, line_chart, scatter
+from gen2real.report.curves import loss_curve
 
 _RESAMPLES = 1000
 
@@ -152,27 +151,6 @@ class Arm:
         return training_seconds([result.summary for result in self.results])
 
 
-def loss_curve(run: Path) -> Chart | None:
-    """The loss at each logged update of a run, stage after stage; None where fewer than two were logged."""
-    path = run / "metrics.jsonl"
-    if not path.exists():
-        return None
-    rows = _rows(path.read_text(encoding="utf-8").splitlines())
-    stages = list(dict.fromkeys(row["stage"] for row in rows))
-    if len(rows) < 2:
-        return None
-    series, start = [], 0
-    for stage in stages:
-        own = [row for row in rows if row["stage"] == stage]
-        points = [_exact(start + row["step"], row["loss"]) for row in own]
-        series.append(
-            Series(f"loss, {stage.replace('-', ' ')}", "real" if stage == stages[-1] else "generated", points)
-        )
-        start += own[-1]["step"]
-    told = f"Training loss, from {rows[0]['loss']:.3g} to {rows[-1]['loss']:.3g} over {start} updates."
-    return line_chart(series, x_label="update", y_label="loss", summary=told, most_dots=0)
-
-
 def training_seconds(summaries: Sequence[Mapping[str, Any]]) -> float:
     """The mean over the runs of an arm."""
     return float(np.mean([summary["cost"]["training_seconds"] for summary in summaries]))
@@ -197,19 +175,3 @@ def maps(plane: Mapping[str, Tensor], work: str = "tuning") -> list[tuple[str, S
         told = f"Features {title}: {len(groups[0][2])} generated and {len(groups[1][2])} real pictures as points."
         drawn.append((title, scatter(groups, window=window, summary=told)))
     return drawn
-
-
-def _exact(x: float, y: float) -> Point:
-    return Point(x, y, y, y, f"{x:g}: {y:.4g}")
-
-
-def _rows(lines: Sequence[str]) -> list[Mapping[str, Any]]:
-    found = []
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:  # torn by a kill
-            continue
-        if "loss" in row:
-            found.append(row)
-    return found

@@ -1,7 +1,7 @@
 """Does anything collapse? What was measured before, while and after two models were trained together.
 
-`result.json` keeps it as `collapse`: {"before": PANEL, "during": [{"step": n} | PANEL, …], "after": PANEL}, and a PANEL is
-measure → number, or number with an interval ({"value" | "mean", "low", "high"}), or a further PANEL by name.
+`result.json` keeps it as `collapse`: {"before": PANEL, "during": [{"step": n} | PANEL, …], "after": PANEL}, and a PANEL
+is measure → number, or number with an interval ({"value" | "mean", "low", "high"}), or a further PANEL by name.
 """
 
 from __future__ import annotations
@@ -17,17 +17,27 @@ from gen2real.methods.measures import Measure
 from gen2real.report.charts import SMALL, Chart, Point, Series, line_chart
 
 _SHARE = re.compile(r"(.*_)?(top1|top5|accuracy|\w+_recall@\d+)")
+_COUNTS = ("pictures", "texts", "prompts")
+_NAMES = {
+    "image_rank": "effective rank of pictures",
+    "text_rank": "effective rank of captions",
+    "image_uniformity": "uniformity of pictures",
+    "text_uniformity": "uniformity of captions",
+    "caption_cosine": "cosine of two different captions",
+    "drift_direction": "drift of texts: 1 − cosine",
+    "drift_norm": "drift of texts: length",
+}
 _MEANING = (
-    (r"effective_rank|magnitude", "falls where features shrink into few directions"),
+    (r"rank", "falls where features shrink into few directions"),
     (r"uniformity", "rises towards 0 where features crowd together"),
-    (r"drift.*norm|norm.*drift", "how much longer or shorter the texts of generic prompts became; 0 before training"),
-    (r"drift", "how far the texts of generic prompts have turned; 0 before training"),
-    (r"pair\w*_cosine|cosine", "rises where different captions become alike"),
-    (r"gap", "between the means of pictures and texts; neither way is better in itself"),
+    (r"drift.*norm|norm.*drift", "of generic prompts' states, as a share of the original's; 1 before training"),
+    (r"drift", "how far the states of generic prompts have turned; 0 before training"),
+    (r"caption\w*_cosine|pair\w*_cosine", "rises towards 1 where captions become alike"),
+    (r"gap", "distance between the means of pictures and texts; neither way is better in itself"),
     (r"diversity", "falls where the pictures of one prompt become alike"),
     (r"clip_score|fidelity", "falls where drawn pictures fit their prompts less"),
     (r"general|retention", "falls where the models forget what they could do before"),
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
@@ -51,9 +61,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Collapse:
-    """The panel of one run; measures in the order of the first that has them."""
+    """The panel of one run; measures in the order of the first that has them. of: what it was taken on, if known."""
 
     rows: Sequence[Row]
+    of: str
 
     @property
     def charts(self) -> list[Row]:
@@ -98,7 +109,7 @@ def collapse_of(summary: Mapping[str, Any]) -> Collapse | None:
                 _chart(key, points) if len(points) > 2 else None,
             )
         )
-    return Collapse(rows)
+    return Collapse(rows, _counted(told.get("after") or told.get("before") or {}))
 
 
 def ends_of_arms(arms: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -> ArmsPanel | None:
@@ -129,8 +140,15 @@ def _flat(panel: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, _Va
                 yield before + key, (float(value), float(own.get("low", value)), float(own.get("high", value)))
             else:
                 yield from _flat(own, f"{before}{key}_")
-        elif isinstance(own, int | float) and not isinstance(own, bool) and key != "step":
+        elif isinstance(own, int | float) and not isinstance(own, bool) and key not in ("step", *_COUNTS):
             yield before + key, (float(own),) * 3
+
+
+def _counted(panel: Mapping[str, Any]) -> str:
+    """`64 pictures, 60 texts`, wherever in a panel that is told first."""
+    found = {key: panel[key] for key in _COUNTS if isinstance(panel.get(key), int)}
+    words = ", ".join(f"{count:,} {'different texts' if key == 'texts' else key}" for key, count in found.items())
+    return words or next((told for own in panel.values() if isinstance(own, Mapping) and (told := _counted(own))), "")
 
 
 def _over_seeds(panels: Sequence[Mapping[str, Any]]) -> dict[str, _Value]:
@@ -143,7 +161,13 @@ def _over_seeds(panels: Sequence[Mapping[str, Any]]) -> dict[str, _Value]:
 
 
 def _name(key: str) -> str:
-    return Measure(key).name if _SHARE.fullmatch(key) else key.replace("_", " ")
+    if _SHARE.fullmatch(key):
+        return Measure(key).name
+    for known, name in _NAMES.items():
+        if key.endswith(known):
+            before = key.removesuffix(known).strip("_").replace("_", " ")
+            return f"{name}, {before}" if before else name
+    return key.replace("_", " ")
 
 
 def _meaning(key: str) -> str:
@@ -154,13 +178,14 @@ def _told(key: str, value: _Value | None) -> Told | None:
     if value is None:
         return None
     mean, low, high = value
-    return Told(_written(key, mean), f"[{_written(key, low)}, {_written(key, high)}]" if low < high else "")
+    ends = [_written(key, end).partition("\u00a0")[0] for end in (low, high)]
+    return Told(_written(key, mean), f"[{', '.join(ends)}]" if low < high else "")
 
 
 def _written(key: str, value: float) -> str:
     if _SHARE.fullmatch(key):
         return f"{100 * value:.1f}\u00a0%"
-    return f"{value:.1f}".replace("-", "−") if abs(value) >= 10 else f"{value + 0.0:.3f}".replace("-", "−")
+    return f"{value + 0.0:.{1 if 'rank' in key else 3}f}".replace("-", "−")
 
 
 def _chart(key: str, points: Sequence[tuple[int, _Value]]) -> Chart:

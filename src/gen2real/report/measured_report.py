@@ -12,7 +12,10 @@ from gen2real.methods.measured import Measured
 from gen2real.methods.measured_findings import limitations, method_name, reading_name, sentence, verdict
 from gen2real.methods.measures import Measure
 from gen2real.report.alignment import alignment_of
-from gen2real.report.arms import loss_curve, maps
+from gen2real.report.arms import maps
+from gen2real.report.collapse import collapse_of, ends_of_arms
+from gen2real.report.curves import joint_curves, loss_curve
+from gen2real.report.drawn import drawn_of
 from gen2real.report.frame import PICTURE_BUDGET, Shown, frame, names_of, set_name, tested_against, without_runs
 from gen2real.report.measured_rows import (
     MeasuredArm,
@@ -72,6 +75,7 @@ def measured_comparison(folder: Path, table: Mapping[str, Any]) -> dict[str, Any
     ]
     if table["against"]:
         lead.append(tested_against(table["against"]))
+    lead += table.get("notes", [])
     missing = without_runs(len(arms), len(table["rows"]))
     return _page(folder.name, lead, tables, list(arms.values()), [folder], missing, table.get("scaling", []))
 
@@ -96,6 +100,8 @@ def _page(
                 "arm": arm,
                 "summary": summary,
                 "loss": loss_curve(arm.first.folder),
+                "joint": joint_curves(arm.first.folder),
+                "collapse": collapse_of(summary),
                 "alignment": alignment_of(summary, pictures, thumbs),
                 "maps": maps(plane, "alignment"),
                 "explained": float(plane["explained"].sum()) if plane else 0.0,
@@ -104,6 +110,7 @@ def _page(
         )
     measured = [arm for arm in arms if arm.measured]
     samples = _samples(arms, pictures, thumbs)
+    drawn = drawn_of([(arm.name, arm.first.folder, arm.first.summary) for arm in arms], thumbs)
     facts = frame(
         title=title,
         lead=lead,
@@ -118,6 +125,8 @@ def _page(
         "tables": tables,
         "panels": panels,
         "samples": samples,
+        "drawn": drawn,
+        "ends": ends_of_arms([(arm.name, [one.summary for one in arm.results]) for arm in arms]),
         "curves": scaling_curves(scaling),
         "scaling": [(one["arm"], one["size"], Measure(one["measure"]), Interval(**one["interval"])) for one in scaling],
         "sets": [set_name(one) for one in sets],
@@ -129,7 +138,7 @@ def _page(
 def _figures(tables: Tables) -> list[dict[str, Any]]:
     """The numbers that a reader of a single run looks for first."""
     found: list[dict[str, Any]] = []
-    for table in tables.leading[:2]:
+    for table in tables.leading[:3]:
         headline = next((row for row in table.rows if row.is_headline), None)
         if headline is None or headline.interval is None:
             continue

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from gen2real.evaluation.statistics import Interval, PairedTest, paired_bootstrap
 from gen2real.methods.findings import Standing, standing_of
@@ -12,8 +13,12 @@ from gen2real.methods.measured import KIND, Measured
 from gen2real.methods.measured_findings import baseline_of, lines, measures_of, reading_name
 from gen2real.methods.measures import Measure, leading
 from gen2real.report.arms import training_seconds
-from gen2real.report.charts import Chart, Point, Series, line_chart
+from gen2real.report.charts import Chart, Point, Series, line_chart, ticks
 from gen2real.report.rows import read_test, scale
+
+_SMALL = 0.1
+_CHANCE = 0.05
+"""A difference with a greater p-value than that, after correction, is neither called better nor worse."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,15 @@ class MeasureTable:
     def having(self, standing: Standing) -> list[MeasuredRow]:
         """The rows of a standing."""
         return [row for row in self.rows if row.standing == standing]
+
+    def end(self, value: float) -> str:
+        """An end of the scale, without the zeros that end its decimals."""
+        return re.sub(r"\.0+(?!\d)|(\.\d*[1-9])0+(?!\d)", r"\1", self.measure.value(value))
+
+    def weighed(self, test: tuple[PairedTest, float]) -> Literal["better", "worse", ""]:
+        """Whether a difference is for the better; empty where its interval or its p-value leaves it to chance."""
+        found = self.measure.weighed(test[0])
+        return "" if found == "chance" or test[1] >= _CHANCE else found
 
 
 @dataclass(frozen=True)
@@ -190,9 +204,17 @@ def _tables(keys: Sequence[str], rows: Any, against: Sequence[str], of: str, *, 
         own = rows(key)
         ends = [end for row in own if row.interval for end in (row.interval.low, row.interval.high, *row.seeds)]
         columns = [name for name in against if any(name in row.tests for row in own)]
-        every.append(MeasureTable(Measure(key), own, columns, *scale(ends)))
+        every.append(MeasureTable(Measure(key), own, columns, *_scale(ends)))
     first = leading(keys)
     return Tables([one for key in first for one in every if one.measure.key == key], every, of, corrected)
+
+
+def _scale(ends: Sequence[float]) -> tuple[float, float]:
+    """Whole tenths, as of shares; rounder numbers nearer by where all of a measure is small, as distances are."""
+    if ends and max(map(abs, ends)) < _SMALL:
+        values = ticks(min(ends), max(ends), about=4)
+        return values[0], values[-1]
+    return scale(ends)
 
 
 def _same_pictures(one: Measured, other: Measured) -> bool:

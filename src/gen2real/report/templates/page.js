@@ -21,9 +21,10 @@
 
   // Arms: one panel is shown.
   for (const group of document.querySelectorAll("[data-panels]")) {
+    const panels = [...group.querySelectorAll("button.chip")].map((chip) => document.getElementById(chip.getAttribute("aria-controls")));
     const show = (button) => {
       press(button);
-      for (const panel of document.querySelectorAll(".panel")) panel.hidden = panel.id !== button.getAttribute("aria-controls");
+      for (const panel of panels) panel.hidden = panel.id !== button.getAttribute("aria-controls");
     };
     for (const button of group.querySelectorAll("button.chip")) button.addEventListener("click", () => show(button));
     const first = group.querySelector("[aria-pressed=true]");
