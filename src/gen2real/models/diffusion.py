@@ -233,27 +233,23 @@ class BlockFeatures:
     """What a block of a UNet gave in its last forward pass; `block_features` makes it.
 
     A hook on the block, so the forward pass stays the library's. The features carry their gradient, with gradient
-    checkpointing as well, which is inside the blocks. Leaving the context removes the hook.
+    checkpointing as well, which is inside the blocks. Leaving the context removes the hook; the features stay.
     """
 
     def __init__(self, unet: nn.Module, block: Block) -> None:
         self._seen: Tensor | None = None
         self._handle = _block_of(unet, block).register_forward_hook(self._keep)
 
-    def take(self) -> Float[Tensor, "n c h w"]:
-        """The features [N C h w] of the last forward pass, once: they are forgotten here.
-
-        Raises: RuntimeError where there was none since they were last taken.
-        """
+    @property
+    def features(self) -> Float[Tensor, "n c h w"]:
+        """[N C h w], of the last forward pass. Raises: RuntimeError where there was none."""
         if self._seen is None:
-            raise RuntimeError("no forward pass of the UNet since its features were last taken")
-        seen, self._seen = self._seen, None
-        return seen
+            raise RuntimeError("the UNet was not called while its block was watched")
+        return self._seen
 
     def remove(self) -> None:
         """Takes the hook off; a second time does nothing."""
         self._handle.remove()
-        self._seen = None
 
     def __enter__(self) -> BlockFeatures:
         return self
@@ -273,15 +269,19 @@ def block_features(unet: nn.Module, block: Block) -> BlockFeatures:
 
         with block_features(unet, "mid") as seen:
             prediction = unet(noised, times, states).sample
-            features = seen.take()                               # [N block_channels(unet) h w]
+        seen.features                                            # [N block_channels(unet, "mid") h w]
 
     Raises: ModelError where the UNet has no such block.
     """
     return BlockFeatures(unet, block)
 
 
-def block_channels(unet: nn.Module) -> int:
-    """Channels of what `block_features` gives: those of the deepest level, for all three blocks."""
+def block_channels(unet: nn.Module, block: Block) -> int:
+    """C of what `block_features` gives: the deepest level's channels, which all three blocks put out.
+
+    Raises: ModelError where the UNet has no such block.
+    """
+    _block_of(unet, block)
     config: Any = unet.config
     return int(config.block_out_channels[-1])
 
