@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -35,6 +35,7 @@ Part = Literal["image", "text", "unet"]
 Mode = Literal["frozen", "lora", "full"]
 
 
+@runtime_checkable
 class Lora(Protocol):
     """How LoRA layers are put in; `gen2real.methods.settings.LoraSettings` is one."""
 
@@ -138,6 +139,7 @@ class Joint:
                 (partial / "README.md").write_text(card, encoding="utf-8")
 
 
+@runtime_checkable
 class Names(Protocol):
     """Which models; `gen2real.methods.unidiff.settings.ModelSettings` is one."""
 
