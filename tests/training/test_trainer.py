@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from gen2real.errors import NonFiniteLoss, RecipeError
 from gen2real.models.adapters import add_lora
 from gen2real.training import trainer as trainer_module
-from gen2real.training.settings import TrainingSettings
+from gen2real.training.settings import ScheduleSettings, TrainingSettings
 from gen2real.training.trainer import parameter_groups, resolve_precision
 
 Models = dict[str, nn.Module]
@@ -104,6 +105,30 @@ def test_each_group_has_its_learning_rate(tmp_path: Path) -> None:
     torch.testing.assert_close(moved["model.0.weight"], torch.full((4, 4), 0.001), rtol=1e-3, atol=0)
     torch.testing.assert_close(moved["model.1.weight"], torch.full((3, 4), 0.1), rtol=1e-3, atol=0)
     assert slow.weight.grad is None, "gradients are let go after the update"
+
+
+def test_a_group_may_have_a_schedule_of_its_own(tmp_path: Path) -> None:
+    """By hand: the run's is a cosine of four updates without warm-up; the last layer's a constant after two of it."""
+    models: Models = {"model": nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3))}
+    groups = parameter_groups(
+        {"first": (models["model"][0], 0.1), "last": (models["model"][1], 0.01)},
+        weight_decay=0.0,
+        decay_norms_and_biases=False,
+        schedules={"first": None, "last": ScheduleSettings(name="constant", warmup_steps=2)},
+    )
+    run = ScheduleSettings(name="cosine", warmup_steps=0)
+    seen: list[list[float]] = []
+
+    def look(_: int) -> None:
+        seen.append([group["lr"] for group in fitting._optimizer.param_groups])
+
+    fitting = trainer(tmp_path, models, steps=4, groups=groups, schedule=run, on_step=look)
+    fitting.fit()
+    cosine = [0.1 * (1 + math.cos(math.pi * step / 4)) / 2 for step in range(4)]
+    slow = [0.005, 0.01, 0.01, 0.01]
+    assert seen == [pytest.approx([a, a, b, b]) for a, b in zip(cosine, slow, strict=True)]
+    assert [row["learning_rate"] for row in metrics_of(tmp_path)] == pytest.approx(cosine)
+    assert trainer(tmp_path, models, steps=4, groups=groups, schedule=run).fit().resumed_at == 4
 
 
 def test_weight_decay_is_for_matrices_unless_asked() -> None:

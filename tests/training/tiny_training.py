@@ -76,6 +76,8 @@ def trainer(
     training: Mapping[str, Any] | None = None,
     stage: str = "train",
     on_step: Any = None,
+    averages: Any = None,
+    schedule: ScheduleSettings | None = None,
 ) -> Trainer[Part]:
     """A `Trainer` with a constant learning rate of 0.01 and a checkpoint after every update."""
     settings = OptimizerSettings(**{"lr": 0.01, **(optimizer or {})})
@@ -89,11 +91,12 @@ def trainer(
         batches=batches or Numbers(),
         steps=steps,
         optimizer=settings,
-        schedule=ScheduleSettings(name="constant", warmup_steps=0),
+        schedule=schedule or ScheduleSettings(name="constant", warmup_steps=0),
         training=TrainingSettings(**whole),
         stage=stage,
         quiet=True,
         on_step=on_step,
+        averages=averages,
     )
 
 

@@ -80,7 +80,7 @@ def reciprocal_consistency(
 
 
 def _terms(
-    teacher: Float[Tensor, "n d"], pupil: Float[Tensor, "n e"], form: str, temperature: float
+    teacher: Float[Tensor, "n d"], pupil: Float[Tensor, "n e"], form: str, temperature: float | int
 ) -> Float[Tensor, " n"]:
     if form == "cosine":
         return 1 - (teacher * pupil).sum(dim=-1)
@@ -100,7 +100,7 @@ def _others(square: Float[Tensor, "n n"]) -> Float[Tensor, "n m"]:
     return square.flatten()[1:].view(count - 1, count + 1)[:, :-1].reshape(count, count - 1)
 
 
-def _check(clip: Tensor, diffusion: Tensor, form: str, direction: str, temperature: float) -> None:
+def _check(clip: Tensor, diffusion: Tensor, form: str, direction: str, temperature: float | int) -> None:
     if form not in FORMS:
         raise ValueError(f"form is {form!r}; expected one of {', '.join(FORMS)}")
     if direction not in DIRECTIONS:
