@@ -2,6 +2,9 @@
 
 trainer      Trainer: several models, one step; resumes by itself
 checkpoint   whole or not there; safetensors and JSON
+averaging    running means of weights
+chunking     whole batches encoded a few rows at a time
+conflict     losses that pull the same weights apart, and PCGrad
 schedules    learning-rate factors of the step
 distributed  whole batches for losses that compare pictures
 run_folder   the resolved recipe, versions, metrics
