@@ -201,3 +201,28 @@ def test_values_want_the_positives_of_their_retrieval():
     found = retrieval_metrics(torch.eye(3), torch.eye(3), torch.tensor([[0, 0], [1, 1], [2, 2]]))
     with pytest.raises(ImageSetError, match="these positives make 2 queries"):
         picture_values(found, torch.tensor([[0, 0], [1, 1]]), 3)
+
+
+def test_median_rank_of_repeated_captions_as_brute_force(generator):
+    """Product captions repeat: a picture's own is every copy's, and a copy's pictures are all of its captions' own."""
+    wordings = [f"caption {number}" for number in range(12)]
+    picked = torch.randint(12, (45,), generator=generator).tolist()
+    # The same words in another spelling are the same text.
+    captions = [[wordings[one].upper() if row % 3 else f" {wordings[one]} "] for row, one in enumerate(picked)]
+    image, embedded = (torch.randn(rows, 5, generator=generator) for rows in (45, 12))
+    texts, positives = caption_positives(captions)
+    text = embedded[[int(one.split()[1]) for one in texts]]
+    found = retrieval_metrics(image, text, positives)
+
+    x, y = (torch.nn.functional.normalize(side.double(), dim=1) for side in (image, embedded))
+    scores = (x @ y.T).numpy()
+    used = sorted(set(picked))
+    # A picture's rank among the different captions, and a caption's: its best picture's among those of other captions.
+    of_pictures = [1 + sum(scores[row, other] > scores[row, own] for other in used) for row, own in enumerate(picked)]
+    of_texts = []
+    for own in used:
+        best = max(scores[row, own] for row, one in enumerate(picked) if one == own)
+        of_texts.append(1 + sum(scores[row, own] > best for row, one in enumerate(picked) if one != own))
+    assert found.image_to_text.median_rank == np.median(of_pictures)
+    assert found.text_to_image.median_rank == np.median(of_texts)
+    assert (found.image_to_text.gallery, found.text_to_image.queries) == (len(used), len(used))

@@ -1,0 +1,91 @@
+"""What measures are called, and which way they are better, wherever a change is put into words."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gen2real.evaluation.statistics import Interval, PairedTest
+from gen2real.methods.measured import Reading, complete, values_of
+from gen2real.methods.measured_findings import limitations, markdown, sentence, verdict
+from gen2real.methods.measures import Measure, leading
+
+KID = Measure("kernel_distance")
+
+
+def change(difference: float, half: float = 0.01) -> PairedTest:
+    return PairedTest(difference, difference - half, difference + half, 0.01, 50, 1, 0.95)
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "heading", "unit"),
+    [
+        ("kernel_distance", "kernel distance", "kernel distance ↓", ""),
+        ("clip_score", "CLIP-score", "CLIP-score", ""),
+        ("clip_i", "CLIP-I", "CLIP-I", ""),
+        ("diversity", "diversity", "diversity", ""),
+        ("top1", "top-1", "top-1", "%"),
+        ("general_top1", "top-1, general", "top-1, general", "%"),
+        ("general_image_to_text_recall@5", "R@5 picture → text, general", "R@5 picture → text, general", "%"),
+        ("accuracy", "accuracy", "accuracy", "%"),
+        ("cider", "CIDEr-D", "CIDEr-D", ""),
+        ("something_new", "something new", "something new", "%"),
+    ],
+)
+def test_names_and_units(key: str, name: str, heading: str, unit: str) -> None:
+    measure = Measure(key)
+    assert (measure.name, measure.heading, measure.unit) == (name, heading, unit)
+
+
+def test_which_way_is_better() -> None:
+    top1 = Measure("top1")
+    assert [top1.weighed(change(by)) for by in (0.1, -0.1, 0.005)] == ["better", "worse", "chance"]
+    assert [KID.weighed(change(by)) for by in (0.1, -0.1, 0.005)] == ["worse", "better", "chance"]
+    assert (top1.gain(0.1), KID.gain(0.1)) == (0.1, -0.1)
+    assert [key for key in ("kernel_distance", "clip_i", "diversity", "cider") if Measure(key).lower_is_better] == [
+        "kernel_distance"
+    ]
+
+
+def test_numbers_for_people() -> None:
+    assert KID.interval(Interval(0.0213, 0.0196, 0.0234, 50, 0.95)) == "2.13 [1.96, 2.34]"
+    assert KID.change(change(-0.0042, 0.002)) == "−0.42 [−0.62, −0.22]"
+    # A distance that is estimated without bias may be below zero, and is no minus zero.
+    assert KID.value(-0.00004) == "0.00"
+    assert Measure("clip_score").value(0.3117) == "31.2"
+
+
+def test_what_a_reader_looks_for_first() -> None:
+    keys = ["clip_score", "kernel_distance", "image_to_text_recall@1", "general_top1", "text_to_image_recall@1"]
+    assert leading(keys) == ["image_to_text_recall@1", "text_to_image_recall@1", "kernel_distance"]
+
+
+@pytest.fixture
+def readings(rng: np.random.Generator) -> dict[str, Reading]:
+    noise = rng.normal(0, 0.02, 60)
+    before = {"kernel_distance": 0.08 + noise, "clip_score": 0.3 + noise}
+    after = {"kernel_distance": 0.04 + 1.1 * noise, "clip_score": 0.25 + 1.1 * noise}
+    return {"baseline": Reading("before", before), "tuned": Reading("after", after)}
+
+
+def test_sentences_know_that_a_smaller_distance_is_better(readings: dict[str, Reading]) -> None:
+    whole = complete({"method": "unidiff", "encoder": "clip", "pictures": {"real": 60}}, readings, "tuned")
+    values = values_of(readings)
+    said = verdict(whole, values)
+    assert "Kernel distance, where lower is better, is 4." in said
+    assert "better beyond what chance explains" in said
+    assert sentence(whole).startswith("clip was tuned together with a diffusion model by UniDiff on 60 real pictures")
+    # The same numbers the other way round.
+    back = {"baseline": readings["tuned"], "tuned": readings["baseline"]}
+    assert "worse beyond what chance explains" in verdict(complete(whole, back, "tuned"), values_of(back))
+    card = markdown(whole, values)
+    assert "| reading | kernel distance ↓ | CLIP-score | |" in card
+    assert "Of measures with ↓ lower is better." in card
+    assert any("one scorer" in one for one in limitations(whole))
+
+
+def test_a_run_without_distances_says_nothing_of_them(readings: dict[str, Reading]) -> None:
+    plain = {name: Reading(one.meaning, {"cider": one.values["clip_score"]}) for name, one in readings.items()}
+    card = markdown(complete({"method": "captioning", "encoder": "c", "pictures": {"real": 60}}, plain, "tuned"))
+    assert "↓" not in card
+    assert "one scorer" not in card
