@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from gen2real.methods.settings import FLYPConfig as FLYPConfig
     from gen2real.methods.settings import RegFTConfig as RegFTConfig
     from gen2real.methods.settings import SoupConfig as SoupConfig
+    from gen2real.methods.unidiff.settings import UniDiffConfig as UniDiffConfig
     from gen2real.models import load_aligned as load_aligned
     from gen2real.models import load_captioner as load_captioner
     from gen2real.models import load_classifier as load_classifier
@@ -57,6 +58,7 @@ _EXPORTS = {
     "MultimodalConfig": "gen2real.methods.multimodal.settings",
     "RegFTConfig": "gen2real.methods.settings",
     "SoupConfig": "gen2real.methods.settings",
+    "UniDiffConfig": "gen2real.methods.unidiff.settings",
     "blend_models": "gen2real.methods.finished",
     "compare": "gen2real.comparison",
     "curate": "gen2real.curation.curating",

@@ -5,6 +5,7 @@ flyp   contrastive fine-tuning of both encoders
 gmail  a tower for generated pictures, aligned to the one for real pictures
 soup   the mean of several runs' weights
 multimodal  LoRA and projector of a LLaVA (or another multimodal model) on generated pictures
+unidiff  a CLIP and a Stable Diffusion tuned together on a small captioned set
 captioning  ClipCap on generated pictures, through an aligned encoder or a plain one
 generate  an image set drawn by a text-to-image model, as a step between trainings
 """
@@ -20,6 +21,7 @@ from gen2real.methods.captioning.settings import CaptioningConfig
 from gen2real.methods.gmail.settings import GMAILConfig
 from gen2real.methods.multimodal.settings import MultimodalConfig
 from gen2real.methods.settings import FLYPConfig, RegFTConfig, SoupConfig
+from gen2real.methods.unidiff.settings import UniDiffConfig
 
 METHODS = {
     "regft": "gen2real.methods.regft",
@@ -29,6 +31,7 @@ METHODS = {
     "captioning": "gen2real.methods.captioning.algorithm",
     "multimodal": "gen2real.methods.multimodal.algorithm",
     "generate": "gen2real.methods.generate",
+    "unidiff": "gen2real.methods.unidiff.algorithm",
 }
 
 CONFIGS: dict[str, type[Config]] = {
@@ -39,6 +42,7 @@ CONFIGS: dict[str, type[Config]] = {
     "captioning": CaptioningConfig,
     "multimodal": MultimodalConfig,
     "generate": GenerateConfig,
+    "unidiff": UniDiffConfig,
 }
 
 

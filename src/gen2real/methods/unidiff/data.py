@@ -178,7 +178,7 @@ class JointBatch:
 
     pixels: uint8 [n 3 L L], crops at `JointData.size`, or with `views` at CLIP's; one picture all the same where the
         process has no row. captions: int64 [n], numbers of the texts; equal numbers are equal captions.
-    denoised: None where no loss looks at the denoiser. rows: those of all processes.
+    denoised: None where no loss looks at the denoiser. rows: those of all processes. number: of the update, from 0.
 
     Rows lie so that those the denoiser sees come first; gathered in rank order, `captions` of all processes belong to
     `pixels` of all, and `denoised` to the first rows of each.
@@ -188,11 +188,14 @@ class JointBatch:
     captions: Tensor
     denoised: Denoised | None
     rows: int
+    number: int
 
     def to(self, device: torch.device) -> JointBatch:
         """The same on a device."""
         denoised = None if self.denoised is None else self.denoised.to(device)
-        return JointBatch(_moved(self.pixels, device), _moved(self.captions, device), denoised, self.rows)
+        return replace(
+            self, pixels=_moved(self.pixels, device), captions=_moved(self.captions, device), denoised=denoised
+        )
 
     def latents(self, data: JointData, diffusion: Diffusion) -> Tensor:
         """Clean scaled latents [m C h w] of the rows the denoiser sees, drawn from the VAE's distribution."""
@@ -237,7 +240,7 @@ class JointBatches:
         if seen:
             denoised = self._denoised(number, held[: max(len(first), 1)], captions, places, len(first), seen)
         numbers = torch.tensor(captions[: len(own)], dtype=torch.long)
-        return (JointBatch(torch.stack(pixels), numbers, denoised, len(rows)),)
+        return (JointBatch(torch.stack(pixels), numbers, denoised, len(rows), number),)
 
     def _denoised(
         self,
