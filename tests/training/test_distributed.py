@@ -88,6 +88,22 @@ def test_the_gradient_reaches_every_row_where_it_lies(found: Three, name: str) -
     torch.testing.assert_close(torch.cat([first, second]), alone, rtol=1e-12, atol=1e-12)
 
 
+def test_losses_that_pull_apart_are_the_same(found: Three) -> None:
+    """Chunks, each loss's own gradient, PCGrad and the running mean: 7 rows, 3 of one process and 4 of the other."""
+    alone, first, second = found
+    names = [name for name in alone.tensors if name.startswith("opposed.")]
+    assert len(names) == 8
+    for name in names:
+        assert torch.equal(first.tensors[name], second.tensors[name]), name
+        torch.testing.assert_close(first.tensors[name], alone.tensors[name], rtol=0, atol=3e-6)
+    rows = alone.metrics("opposed")
+    assert any(row["cosine_shared_near_far"] < -0.1 for row in rows), "there was something to take off"
+    assert len(rows) == 5
+    for one, other in zip(rows, first.metrics("opposed"), strict=True):
+        assert one.pop("stage") == other.pop("stage")
+        assert one == pytest.approx(other, rel=1e-4, abs=1e-5)
+
+
 @pytest.mark.parametrize("term", ["0.variance", "1.covariance"])
 def test_both_processes_feel_the_regularisers(found: Three, term: str) -> None:
     names = [name for name in found[0].tensors if name.startswith(term)]

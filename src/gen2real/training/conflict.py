@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, combinations_with_replacement
 from typing import Any
 
 import torch
@@ -76,7 +76,7 @@ def pcgrad_correction(gradients: Gradients, parameters: Groups, generator: torch
     """
     moved: list[tuple[nn.Parameter, Tensor]] = []
     for group, names, products, reach in _each_group(gradients):
-        taken = _projections(products.cpu(), reach, generator)
+        taken = _projections(products, reach, generator)
         if not bool(taken.any()):
             continue
         own = [gradients[name][group] for name in names]
@@ -132,19 +132,21 @@ def _each_group(gradients: Gradients) -> list[tuple[str, list[str], Tensor, Tens
 
 
 def _products(sides: Sequence[Sequence[Tensor | None]]) -> tuple[Tensor, Tensor]:
-    """[P L L] in float64, 0 where either loss does not reach the parameter, and [P L] on the CPU."""
+    """[P L L] in float64, 0 where either loss does not reach the parameter, and who reaches it [P L]; on the CPU."""
     count, places = len(sides), len(sides[0])
-    device = next((g.device for side in sides for g in side if g is not None), torch.device("cpu"))
-    products = torch.zeros(places, count, count, dtype=torch.float64, device=device)
-    for place in range(places):
-        for a in range(count):
-            for b in range(a, count):
-                one, other = sides[a][place], sides[b][place]
-                if one is not None and other is not None:
-                    dot = torch.dot(one.flatten(), other.flatten()).double()
-                    products[place, a, b] = products[place, b, a] = dot
     reach = torch.tensor([[side[place] is not None for side in sides] for place in range(places)], dtype=torch.bool)
-    return products, reach.view(places, count)
+    products, reach = torch.zeros(places, count, count, dtype=torch.float64), reach.view(places, count)
+    for a, b in combinations_with_replacement(range(count), 2):
+        dots = [
+            torch.dot(one.flatten(), other.flatten())
+            for one, other in zip(sides[a], sides[b], strict=True)
+            if one is not None and other is not None
+        ]
+        if dots:
+            # One wait for the device, not one a parameter.
+            both = reach[:, a] & reach[:, b]
+            products[both, a, b] = products[both, b, a] = torch.stack(dots).double().cpu()
+    return products, reach
 
 
 def _mean_over_processes(reached: list[Tensor | None], parameters: Sequence[nn.Parameter]) -> list[Tensor | None]:

@@ -27,6 +27,9 @@ from gen2real.methods.regft import LossSettings, RegFTConfig, RegFTLoss
 from gen2real.methods.regft import run as run_regft
 from gen2real.models.classifier import TextInitialisedClassifier
 from gen2real.models.dual_encoder import load_dual_encoder
+from gen2real.training.averaging import Average
+from gen2real.training.chunking import in_chunks
+from gen2real.training.conflict import cosines, gradients_of, pcgrad_correction
 from gen2real.training.distributed import gather, rank, share, world_size
 
 # With a large eps AdamW's update is linear in the gradient where that is almost nothing; rounding stays small.
@@ -214,6 +217,47 @@ def resumes(folder: Path) -> dict[str, Tensor]:
     return found
 
 
+class Wide(nn.Module):
+    """Two layers, rows two at a time; a wrapper for several processes sees one `forward`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shared, self.head = nn.Linear(4, 5), nn.Linear(5, 3)
+
+    def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = in_chunks(lambda part: torch.tanh(self.shared(part)), (rows,), 2)
+        return hidden, self.head(hidden)
+
+
+def opposed(folder: Path) -> dict[str, Tensor]:
+    """Three losses of gathered rows that pull one layer apart: chunks, PCGrad, and a running mean."""
+    torch.manual_seed(11)
+    model = Wide()
+    groups = {"shared": list(model.shared.parameters()), "head": list(model.head.parameters())}
+    average = Average(dict(model.named_parameters()), 0.9)
+    updates: list[int] = []
+
+    def step(models: Mapping[str, nn.Module], part: Part) -> dict[str, Tensor]:
+        hidden, output = (gather(rows) for rows in models["model"](part.x))
+        target = gather(part.y)
+        losses = {"near": (output - target).square().mean(), "far": -2 * (output - 0.3 * target).square().mean()}
+        losses["wide"] = nonlinear(hidden) / 100
+        apart = gradients_of(losses, groups)
+        correction = pcgrad_correction(apart, groups, torch.Generator().manual_seed(len(updates)))
+        return {"loss": torch.stack(list(losses.values())).sum() + correction, **cosines(apart)}
+
+    trainer(
+        folder,
+        {"model": model},
+        batches=OwnShare(7),
+        step=step,
+        optimizer=SMOOTH,
+        on_step=updates.append,
+        averages={"mean": average},
+    ).fit()
+    return {**state_of({"model": model}), **{f"mean.{name}": value for name, value in average.state().items()}}
+
+
 def main(folder: Path, clip: str, pictures: str) -> None:
     """Every case; each process writes what it found."""
     PartialState(cpu=True)
@@ -223,6 +267,7 @@ def main(folder: Path, clip: str, pictures: str) -> None:
     gradient_of_gather(out)
     gradient_of_regularisers(out, clip)
     said["stopped"] = stops_together(folder / "stops")
+    out |= {f"opposed.{name}": value for name, value in opposed(folder / "opposed").items()}
     resumed = resumes(folder / "resumes")
     said["resumed"] = [
         key for key in resumed if key.startswith("cut.") and not torch.equal(resumed[key], resumed[f"un{key}"])
