@@ -8,26 +8,29 @@ from typing import Any
 
 import numpy as np
 import torch
-from odd_worlds import SCRIPT, odd_set
+from joint_worlds import joint_comparison, joint_run
+from odd_worlds import SCRIPT, odd_set, summary_of
 
 from gen2real.evaluation.statistics import bootstrap_interval, holm, paired_bootstrap
 from gen2real.files import write_json
 from gen2real.imagesets import ImageSet
 from gen2real.methods.measured import Measured, Reading
-from gen2real.methods.measured_run import described_sets
 
 RECALLS = ("image_to_text_recall@1", "image_to_text_recall@5", "text_to_image_recall@1", "text_to_image_recall@5")
 _GALLERY = {"retrieval": {"image_to_text": {"gallery": 24}, "text_to_image": {"gallery": 12}}}
-_ENVIRONMENT = {"gen2real": "0", "torch": "2"}
 
 
 @dataclass(frozen=True)
 class MeasuredRuns:
-    """Folders of an alignment run, a captioning run and a comparison with sizes; the sets behind them."""
+    """Folders of an alignment run, a captioning run, a comparison with sizes, a joint run and a comparison of such;
+    the sets behind them.
+    """
 
     aligned: Path
     captioner: Path
     comparison: Path
+    joint: Path
+    joints: Path
     generated: Path
     real: Path
 
@@ -35,20 +38,6 @@ class MeasuredRuns:
 def _values(seed: int, share: float, keys: tuple[str, ...], count: int = 12) -> dict[str, Any]:
     random = np.random.default_rng(seed)
     return {key: (random.random(count) < share).astype(np.float64) for key in keys}
-
-
-def _summary(method: str, seed: int, sets: list[tuple[str, Path]]) -> dict[str, Any]:
-    return {
-        "method": method,
-        "seed": seed,
-        "encoder": f"somewhere/{SCRIPT}",
-        "pictures": {"generated": 12, "real": 4},
-        "cost": {"training_seconds": 83.0, "pictures_per_second": [210.5], "updates": 40,
-                 "peak_memory": {"bytes": 3 * 2**28, "of": "CPU"}},
-        "data": {},
-        "sets": described_sets(sets),
-        "environment": _ENVIRONMENT,
-    }  # fmt: skip
 
 
 def _alignment(real: ImageSet, generated: ImageSet) -> dict[str, Any]:
@@ -102,7 +91,7 @@ def aligned_run(folder: Path, generated: ImageSet, real: ImageSet, seed: int = 0
         "".join(f'{{"stage": "align", "step": {step}, "loss": {5 / step:.4f}}}\n' for step in range(1, 41))
     )
     summary = {
-        **_summary("gmail", seed, sets),
+        **summary_of("gmail", seed, sets),
         "alignment": _alignment(real, generated),
         "loss": "align",
         "unmatched": 3,
@@ -128,7 +117,7 @@ def captioner_run(folder: Path, generated: ImageSet, real: ImageSet) -> Measured
     ]
     sets = [("trained on", generated.manifest), ("measured on", real.manifest)]
     folder.mkdir(parents=True)
-    summary = {**_summary("captioning", 0, sets), "samples": samples}
+    summary = {**summary_of("captioning", 0, sets), "samples": samples}
     return Measured.write(folder, summary, readings, headline="one_mapper")
 
 
@@ -163,4 +152,8 @@ def make_measured(root: Path) -> MeasuredRuns:
                          "note": "<b>not bold</b>", "runs": runs})  # fmt: skip
     table = {"version": 1, "kind": "measures", "against": ["text only"], "rows": rows, "scaling": scaling}
     write_json(folder / "table.json", table)
-    return MeasuredRuns(root / "aligned", root / "captioner", folder, generated.root, real.root)
+    joint_run(root / "joint", real)
+    joint_comparison(root / "joints", real)
+    return MeasuredRuns(
+        root / "aligned", root / "captioner", folder, root / "joint", root / "joints", generated.root, real.root
+    )

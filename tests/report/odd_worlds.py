@@ -15,6 +15,7 @@ from gen2real.comparison import compare
 from gen2real.config import parse_config
 from gen2real.files import sha256_of
 from gen2real.imagesets import ClassName, ImageSet, unique_slugs
+from gen2real.methods.measured_run import described_sets
 from gen2real.methods.settings import CompareConfig
 from tiny import tiny_clip
 
@@ -52,6 +53,21 @@ def odd_set(root: Path, *, origin: str = "generated", per_class: int = 4, **colu
         for row, value in zip(rows, values, strict=True):
             row[name] = value
     return ImageSet.write(root, rows, classes)
+
+
+def summary_of(method: str, seed: int, sets: list[tuple[str, Path]]) -> dict[str, Any]:
+    """What `result.json` of a measured run says but for its readings. sets: role and manifest."""
+    return {
+        "method": method,
+        "seed": seed,
+        "encoder": f"somewhere/{SCRIPT}",
+        "pictures": {"generated": 12, "real": 4},
+        "cost": {"training_seconds": 83.0, "pictures_per_second": [210.5], "updates": 40,
+                 "peak_memory": {"bytes": 3 * 2**28, "of": "CPU"}},
+        "data": {},
+        "sets": described_sets(sets),
+        "environment": {"gen2real": "0", "torch": "2"},
+    }  # fmt: skip
 
 
 @dataclass(frozen=True)

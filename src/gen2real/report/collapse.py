@@ -19,18 +19,18 @@ from gen2real.report.charts import SMALL, Chart, Point, Series, line_chart
 _SHARE = re.compile(r"(.*_)?(top1|top5|accuracy|\w+_recall@\d+)")
 _COUNTS = ("pictures", "texts", "prompts")
 _NAMES = {
-    "image_rank": "effective rank of pictures",
-    "text_rank": "effective rank of captions",
-    "image_uniformity": "uniformity of pictures",
-    "text_uniformity": "uniformity of captions",
+    "effective_rank_pictures": "effective rank of pictures",
+    "effective_rank_texts": "effective rank of captions",
+    "uniformity_pictures": "uniformity of pictures",
+    "uniformity_texts": "uniformity of captions",
     "caption_cosine": "cosine of two different captions",
-    "drift_direction": "drift of texts: 1 − cosine",
-    "drift_norm": "drift of texts: length",
+    "text_drift": "drift of texts: 1 − cosine",
+    "text_drift_norm": "drift of texts: length",
 }
 _MEANING = (
     (r"rank", "falls where features shrink into few directions"),
     (r"uniformity", "rises towards 0 where features crowd together"),
-    (r"drift.*norm|norm.*drift", "of generic prompts' states, as a share of the original's; 1 before training"),
+    (r"drift.*norm|norm.*drift", "how much longer the states of generic prompts became, as a share; 0 before training"),
     (r"drift", "how far the states of generic prompts have turned; 0 before training"),
     (r"caption\w*_cosine|pair\w*_cosine", "rises towards 1 where captions become alike"),
     (r"gap", "distance between the means of pictures and texts; neither way is better in itself"),
@@ -163,11 +163,7 @@ def _over_seeds(panels: Sequence[Mapping[str, Any]]) -> dict[str, _Value]:
 def _name(key: str) -> str:
     if _SHARE.fullmatch(key):
         return Measure(key).name
-    for known, name in _NAMES.items():
-        if key.endswith(known):
-            before = key.removesuffix(known).strip("_").replace("_", " ")
-            return f"{name}, {before}" if before else name
-    return key.replace("_", " ")
+    return _NAMES.get(key) or key.replace("_", " ")
 
 
 def _meaning(key: str) -> str:

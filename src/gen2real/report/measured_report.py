@@ -17,6 +17,7 @@ from gen2real.report.collapse import collapse_of, ends_of_arms
 from gen2real.report.curves import joint_curves, loss_curve
 from gen2real.report.drawn import drawn_of
 from gen2real.report.frame import PICTURE_BUDGET, Shown, frame, names_of, set_name, tested_against, without_runs
+from gen2real.report.further import counts, further
 from gen2real.report.measured_rows import (
     MeasuredArm,
     Tables,
@@ -132,6 +133,7 @@ def _page(
         "sets": [set_name(one) for one in sets],
         "figures": _figures(tables) if len(arms) == 1 and tables.of == "reading" else [],
         "galleries": _galleries(arms),
+        "further": _further(arms),
     }
 
 
@@ -163,22 +165,22 @@ def _galleries(arms: Sequence[MeasuredArm]) -> list[str]:
     """How many pictures, texts and questions there were, where readings tell it; once, where all arms had as many."""
     told = []
     for arm in arms:
-        if words := _counted(arm.first.readings[arm.reading].get("details", {})):
+        if words := counts(arm.first.readings[arm.reading].get("details", {})):
             told.append((arm.name if len(arms) > 1 else reading_name(arm.reading), words))
     if len({words for _, words in told}) == 1:
         return [told[0][1]]
     return [f"{name}: {words}" for name, words in told]
 
 
-def _counted(details: Mapping[str, Any]) -> str:
-    words = [f"{value:,} {key.replace('_', ' ')}" for key, value in details.items() if isinstance(value, int)]
-    for key, own in details.items():
-        if isinstance(own, Mapping) and "image_to_text" in own:
-            pictures, texts = own["text_to_image"]["gallery"], own["image_to_text"]["gallery"]
-            words.append(f"{pictures:,} pictures and {texts:,} texts ({key.replace('_', ' ')})")
-        elif isinstance(own, Mapping):
-            words += [f"{value:,} {name} ({key})" for name, value in own.items() if isinstance(value, int)]
-    return ", ".join(words)
+def _further(arms: Sequence[MeasuredArm]) -> dict[str, Any]:
+    """What has no interval: of one run under each reading, of several under each one's headline, first seed."""
+    measured = [arm for arm in arms if arm.measured]
+    if len(arms) == 1 and measured:
+        readings = arms[0].first.readings
+        columns = {reading_name(name): one.get("details", {}) for name, one in readings.items()}
+    else:
+        columns = {arm.name: arm.first.readings[arm.reading].get("details", {}) for arm in measured}
+    return {"columns": list(columns), "rows": further(list(columns.values()))}
 
 
 def _samples(arms: Sequence[MeasuredArm], pictures: SetPictures, thumbs: Thumbnails) -> list[Sample]:
