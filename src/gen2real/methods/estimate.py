@@ -7,9 +7,9 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ import torch
 
 from gen2real.errors import RecipeError
 from gen2real.methods import METHODS
-from gen2real.methods.rehearsal import Rehearsal
+from gen2real.methods.rehearsal import Rehearsal, Work
 from gen2real.training.memory import peak_memory
 from gen2real.training.run_folder import RunFolder
+from gen2real.training.state_memory import StateMemory
 
 _UPDATES = 3
 
@@ -28,8 +29,9 @@ _UPDATES = 3
 @dataclass(frozen=True)
 class Estimate:
     """What a run takes. `encoded` counts the times that a picture goes through the image encoder outside of updates:
-    for cached features, and for measuring every alpha. `hours` is all of it; memory is the peak of the timed updates;
-    disk holds the checkpoints and the model folder.
+    for cached features, and for measuring every alpha. `further` is work of other kinds, such as pictures drawn: what,
+    how many, seconds each. `hours` is all of it; memory is the peak of what was timed, `states` what of it are
+    weights, gradients and the optimiser's, where the method can tell; disk holds the checkpoints and the model folder.
     """
 
     pictures: int
@@ -44,19 +46,27 @@ class Estimate:
     disk_gb: float
     disk_free_gb: float
     timed_updates: int
+    further: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    states: StateMemory | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; the keys are stable."""
-        return {"version": 1, **asdict(self)}
+        """Plain values; the keys are stable, `further` and `states` are there where the method has some."""
+        known = {name: value for name, value in asdict(self).items() if name not in ("further", "states")}
+        further = {"further": dict(self.further)} if self.further else {}
+        states = {} if self.states is None else {"states": self.states.to_json()}
+        return {"version": 1, **known, **further, **states}
 
     def text(self) -> str:
         """A few lines for people."""
+        further = self.further.values()
         lines = [
             f"{self.pictures:,} pictures to train on, {self.held_out:,} held out",
             f"{self.updates:,} updates at {self.seconds_per_update:.3f} s ({self.timed_updates} timed), "
-            f"{self.encoded:,} pictures encoded for features and for measuring at {self.seconds_per_encoded:.4f} s: "
-            f"{self.hours:.2f} h",
-            f"{self.memory_gb:.1f} GB of {self.memory_of} memory at the peak of the timed updates",
+            f"{self.encoded:,} pictures encoded for features and for measuring at {self.seconds_per_encoded:.4f} s"
+            + "".join(f", {one['count']:,} {one['what']} at {one['seconds_each']:.3f} s" for one in further)
+            + f": {self.hours:.2f} h",
+            f"{self.memory_gb:.1f} GB of {self.memory_of} memory at the peak of what was timed",
+            *([] if self.states is None else [self.states.text()]),
             f"{self.disk_gb:.2f} GB of disk; {self.disk_free_gb:.1f} GB are free",
         ]
         if self.disk_gb > self.disk_free_gb:
@@ -81,13 +91,22 @@ def estimate(config: Any) -> Estimate:
         start = time.perf_counter()
         encoded = rehearsal.encode()
         seconds_per_encoded = (time.perf_counter() - start) / max(encoded, 1)
+        each = {name: _seconds_each(work) for name, work in rehearsal.before.items()}
         rehearsal.tune(folder)
+        each |= {name: _seconds_each(work) for name, work in rehearsal.after.items()}
         rows = [json.loads(line) for line in folder.metrics.read_text(encoding="utf-8").splitlines()]
         checkpoint = sum(file.stat().st_size for file in folder.checkpoints.rglob("*.safetensors"))
     seconds = [row["seconds"] for row in rows if row["stage"] == rows[-1]["stage"]]
     per_update = (seconds[-1] - seconds[0]) / max(len(seconds) - 1, 1) if len(seconds) > 1 else seconds[0]
     counts = rehearsal.counts()
     peak, of = peak_memory()
+    works = {**rehearsal.before, **rehearsal.after}
+    further: dict[str, dict[str, Any]] = {
+        name: {"what": works[name].what, "count": count, "seconds_each": each[name]}
+        for name, count in counts.further.items()
+        if count
+    }
+    seconds_further = sum(one["count"] * one["seconds_each"] for one in further.values())
     return Estimate(
         pictures=counts.pictures,
         held_out=counts.held_out,
@@ -95,13 +114,20 @@ def estimate(config: Any) -> Estimate:
         seconds_per_update=per_update,
         encoded=counts.encoded,
         seconds_per_encoded=seconds_per_encoded,
-        hours=(per_update * counts.updates + seconds_per_encoded * counts.encoded) / 3600,
+        hours=(per_update * counts.updates + seconds_per_encoded * counts.encoded + seconds_further) / 3600,
         memory_gb=peak / 1e9,
         memory_of=of,
         disk_gb=(checkpoint * (config.training.keep_checkpoints + 1) + counts.model_bytes) / 1e9,
         disk_free_gb=shutil.disk_usage(_existing(config.output)).free / 1e9,
         timed_updates=len(seconds),
+        further=further,
+        states=rehearsal.states,
     )
+
+
+def _seconds_each(work: Work) -> float:
+    start = time.perf_counter()
+    return 0.0 if (done := work.some()) == 0 else (time.perf_counter() - start) / done
 
 
 @contextmanager

@@ -5,8 +5,8 @@ A method's module has `rehearse(config, folder, updates) -> Rehearsal`; `estimat
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from gen2real.config import Config
 from gen2real.imagesets import ImageSet
 from gen2real.training.run_folder import RunFolder
 from gen2real.training.settings import TrainingSettings
+from gen2real.training.state_memory import StateMemory
 
 C = TypeVar("C", bound=Config)
 
@@ -25,13 +26,24 @@ MOST_PICTURES = 512
 @dataclass(frozen=True)
 class Counts:
     """Of the whole run. encoded: how many times a picture goes through an encoder outside of updates, for cached
-    features and for measuring. model_bytes: of the model folder, 0 where none is saved."""
+    features and for measuring. model_bytes: of the model folder, 0 where none is saved. further: by the name of a
+    `Work`, how often it is done."""
 
     pictures: int
     held_out: int
     updates: int
     encoded: int
     model_bytes: int
+    further: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Work:
+    """Work of another kind than updates and encoding. what: in the plural, for people. some: does a part of it and says
+    of how many."""
+
+    what: str
+    some: Callable[[], int]
 
 
 @dataclass(frozen=True)
@@ -39,13 +51,17 @@ class Rehearsal:
     """A run on a part of its pictures, ready for its first update.
 
     config: as shortened; its output is a temporary folder. encode: sends some pictures through the encoder and says how
-    many. tune: makes the updates. counts: of the run as it was asked for.
+    many. tune: makes the updates. counts: of the run as it was asked for. before, after: further work that is done
+    before the updates, or after them, by name. states: what is in memory besides activations.
     """
 
     config: Any
     encode: Callable[[], int]
     tune: Callable[[RunFolder], object]
     counts: Callable[[], Counts]
+    before: Mapping[str, Work] = field(default_factory=dict)
+    after: Mapping[str, Work] = field(default_factory=dict)
+    states: StateMemory | None = None
 
 
 def part_of(path: Path, folder: Path, *, most: int | None = None) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -118,7 +119,12 @@ class JointData:
 
     def batches(self, *, seed: int | None = None) -> JointBatches:
         """Batches of the run's seed or another; with `views`, crops and latents are made or read from the cache now."""
-        return JointBatches(self, self.config.seed if seed is None else seed, kept_views(self))
+        return JointBatches(self, self.config.seed if seed is None else seed, self.kept)
+
+    @cached_property
+    def kept(self) -> Kept | None:
+        """Each view of every picture; None where every crop is a new one."""
+        return kept_views(self)
 
     def _enough(self, rest: ImageSet, *, held_out: int) -> None:
         wanted = self.config.training.batch_size
