@@ -90,6 +90,21 @@ def test_the_values_spread_as_the_statistic_does() -> None:
     assert halved.mean() < 0.8
 
 
+def test_of_one_source_the_spread_is_too_wide_and_never_too_narrow() -> None:
+    """There U varies by √2 σ/n and the values tell 2 σ/n: an interval that holds zero more often than it promises."""
+    generator = torch.Generator().manual_seed(6)
+    draws = [
+        kernel_values(*(torch.randn(60, 6, generator=generator, dtype=torch.float64) for _ in range(2)))
+        for _ in range(400)
+    ]
+    found, errors = (
+        np.array([one.mean() for one in draws]),
+        np.array([one.std(ddof=1) / math.sqrt(60) for one in draws]),
+    )
+    assert math.sqrt((errors**2).mean()) / found.std(ddof=1) == pytest.approx(math.sqrt(2), rel=0.15)
+    assert (np.abs(found) <= 1.96 * errors).mean() >= 0.95
+
+
 def test_the_house_s_interval_covers_and_its_paired_test_finds() -> None:
     generator = torch.Generator().manual_seed(4)
     every = [kernel_values(*pairs(generator, 60)) for _ in range(80)]

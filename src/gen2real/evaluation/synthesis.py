@@ -60,11 +60,12 @@ def kernel_values(drawn: Float[Tensor, "n d"], real: Float[Tensor, "n d"]) -> np
 
     With v_i the part of pair i in the statistic U, so that mean(v) = U, the values are w_i = 2 v_i − U. Their mean is U
     as well, and their spread is U's: U has two places for every picture, so it moves by twice what v_i does
-    (Hájek's projection, Serfling 1980, 5.3.1). A bootstrap over v_i would be too narrow by half.
+    (Hájek's projection, Serfling 1980, section 5.3). A bootstrap over v_i would be too narrow by half.
 
-    Where both sets come from one source the projection vanishes and the interval is about one of chance alone. Each
-    drawn picture is also compared with the real one of its own caption, as in KID: what such pairs have in common
-    lowers U by about 2 (mean of own pairs − mean of others) / N, for every generator alike.
+    The interval errs to the wide side: where both sets come from one source, where the projection vanishes, by √2, and
+    by less the further they are apart. Each drawn picture is also compared with the real one of its own caption, as in
+    KID: what such pairs have in common lowers U by about 2 (mean of own pairs − mean of others) / N, for every
+    generator alike.
 
     Raises: as `synthesis_values`.
     """
