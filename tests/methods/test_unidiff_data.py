@@ -8,21 +8,17 @@ from dataclasses import replace
 from hashlib import sha256
 from operator import attrgetter
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from captioned_sets import captioned, config, names, pair
 from PIL import Image
-from small_runs import at_keys
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from gen2real.config import parse_config
 from gen2real.errors import ImageSetError, UnreadablePictures
-from gen2real.files import sha256_of
-from gen2real.imagesets import ImageSet
 from gen2real.imagesets import loading as loading_room
 from gen2real.imagesets.seeds import row_generator
 from gen2real.methods.unidiff.data import Denoised, JointBatch, JointData, resized_down
@@ -30,11 +26,9 @@ from gen2real.methods.unidiff.kept import kept_states, kept_text_features, kept_
 from gen2real.methods.unidiff.settings import UniDiffConfig
 from gen2real.models.joint import Joint, load_joint
 from gen2real.training import distributed
-from tiny import tiny_clip, tiny_stable_diffusion
+from tiny import tiny_clip
 
 PICTURES = 16
-CAPTIONS = ["a red square", "A  red square", "a green square", "a blue one"]
-"""The first two are one text to a tokenizer; pictures take them in turn, and every fourth one has two."""
 
 
 @pytest.fixture(scope="module")
@@ -44,46 +38,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def joint(root: Path) -> Joint:
-    """CLIP sees 16 pixels a side, the generator draws 32: latents of 4 × 16 × 16."""
-    names = SimpleNamespace(
-        clip=str(tiny_clip(root / "clip", image_size=16)),
-        generator=str(tiny_stable_diffusion(root / "generator")),
-        text_encoder="auto",
-    )
-    return load_joint(names)
+    return pair(root)
 
 
 @pytest.fixture(scope="module")
 def pictures(root: Path) -> Path:
     return captioned(root / "pictures", PICTURES)
-
-
-def captioned(folder: Path, count: int, *, seed: int = 0, **changes: Any) -> Path:
-    """Noisy pictures of 60 × 40, wider than high; `changes` goes into every row."""
-    random, rows = np.random.default_rng(seed), []
-    folder.mkdir(parents=True)
-    for number in range(count):
-        path = folder / f"{number}.png"
-        Image.fromarray(random.integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(path)
-        captions = [CAPTIONS[number % 4], *(["another one"] if number % 4 == 3 else [])]
-        row = {"id": f"p{number}", "path": path.name, "captions": captions, "sha256": sha256_of(path)}
-        rows.append({**row, **changes})
-    ImageSet.write(folder, rows, [])
-    return folder
-
-
-def config(pictures: Path, **changes: Any) -> UniDiffConfig:
-    """Batches of 6; a double underscore in `changes` goes into a section."""
-    values: dict[str, Any] = {
-        "method": "unidiff",
-        "output": "run",
-        "models": {"clip": "clip", "generator": "generator"},
-        "data": {"pictures": str(pictures), "holdout": 0, "crop_scale": [0.4, 0.6], "flip": 0.5, "views": 2},
-        "training": {"steps": 3, "batch_size": 6},
-    }
-    found = parse_config(UniDiffConfig, at_keys(values, changes), source="recipe")
-    assert isinstance(found, UniDiffConfig)
-    return found
 
 
 def batch(data: JointData, number: int = 0, **more: Any) -> JointBatch:
@@ -133,11 +93,7 @@ def test_both_views_are_one_crop_and_one_flip(joint: Joint, pictures: Path) -> N
 def test_the_crop_is_cut_at_the_larger_size_and_resized_down_for_the_generator(
     joint: Joint, pictures: Path, root: Path
 ) -> None:
-    large = load_joint(
-        SimpleNamespace(
-            clip=str(tiny_clip(root / "large", image_size=48)), generator=joint.diffusion.name, text_encoder="auto"
-        )
-    )
+    large = load_joint(names(tiny_clip(root / "large", image_size=48), joint.diffusion.name))
     data = JointData(config(pictures, data__views=None), large)
     found = batch(data)
     assert found.pixels.shape[-1] == data.size == 48
