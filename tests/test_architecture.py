@@ -78,6 +78,7 @@ LOCKED = [
     "compare",
     "curate",
     "evaluate_captioning",
+    "evaluate_diffusion_classification",
     "evaluate_model",
     "evaluate_questions",
     "evaluate_retrieval",

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from gen2real.methods.finished import evaluate_model as evaluate_model
     from gen2real.methods.finished import evaluate_retrieval as evaluate_retrieval
     from gen2real.methods.finished import gap_between as gap_between
+    from gen2real.methods.finished_denoisers import (
+        evaluate_diffusion_classification as evaluate_diffusion_classification,
+    )
     from gen2real.methods.finished_drawings import evaluate_synthesis as evaluate_synthesis
     from gen2real.methods.finished_texts import evaluate_captioning as evaluate_captioning
     from gen2real.methods.finished_texts import evaluate_questions as evaluate_questions
@@ -66,6 +69,7 @@ _EXPORTS = {
     "evaluate_model": "gen2real.methods.finished",
     "evaluate_questions": "gen2real.methods.finished_texts",
     "evaluate_retrieval": "gen2real.methods.finished",
+    "evaluate_diffusion_classification": "gen2real.methods.finished_denoisers",
     "evaluate_synthesis": "gen2real.methods.finished_drawings",
     "gap_between": "gen2real.methods.finished",
     "generate": "gen2real.generation",

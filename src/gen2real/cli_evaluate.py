@@ -31,7 +31,8 @@ def evaluate(
     /,
     *,
     task: Annotated[
-        Literal["classification", "retrieval", "captioning", "questions", "synthesis"] | None,
+        Literal["classification", "retrieval", "captioning", "questions", "synthesis", "diffusion-classification"]
+        | None,
         Parameter(
             help="[default: questions with --questions; synthesis with --scorer; captioning for captioners and "
             "multimodal models in a folder; else classification, or retrieval where there are captions and no labels]"
@@ -53,7 +54,11 @@ def evaluate(
         Parameter(help="synthesis: who looks at the drawn pictures; another encoder than any that was trained"),
     ] = None,
     pictures: Annotated[
-        int | None, Parameter(help="synthesis: captions to draw, spread over the set [default: 256]")
+        int | None,
+        Parameter(
+            help="synthesis: captions to draw, spread over the set [default: 256]; diffusion-classification: pictures "
+            "to tell apart [default: all]"
+        ),
     ] = None,
     steps: Annotated[int | None, Parameter(help="synthesis: denoising steps [default: 20, or the pipeline's]")] = None,
     guidance: Annotated[float | None, Parameter(help="synthesis: [default: the pipeline's]")] = None,
@@ -71,9 +76,11 @@ def evaluate(
     Questions: the accuracy of VQA v2.
 
     Synthesis, of a picture drawn for each caption: kernel distance (KID), CLIP-score, CLIP-I, FID, CMMD.
+
+    Diffusion classification: as classification, by a generator: of which class's prompt its denoiser makes least error.
     """
     from gen2real.imagesets import ImageSet
-    from gen2real.methods import finished, finished_drawings, finished_texts
+    from gen2real.methods import finished, finished_denoisers, finished_drawings, finished_texts
 
     measured = ImageSet.read(image_set)
     if task is None and scorer is not None:
@@ -94,6 +101,17 @@ def evaluate(
             quiet=json,
         )
         return _say_json(drawn) if json else _print_synthesis(drawn)
+    if task == "diffusion-classification":
+        told_apart = finished_denoisers.evaluate_diffusion_classification(
+            model,
+            measured,
+            templates=templates,
+            file=prompts,
+            pictures=pictures,
+            on_unreadable=on_unreadable,
+            quiet=json,
+        )
+        return _say_json(told_apart) if json else _print_classification(told_apart)
     if task == "classification":
         found = finished.evaluate_model(
             model, measured, templates=templates, file=prompts, through=through, on_unreadable=on_unreadable
@@ -113,7 +131,7 @@ def evaluate(
 
 
 def _check(task: str, questions: Path | None, templates: str | None, prompts: Path | None) -> None:
-    if task != "classification" and (templates is not None or prompts is not None):
+    if "classification" not in task and (templates is not None or prompts is not None):
         reads = {
             "retrieval": "retrieval reads the captions",
             "captioning": "captioning writes captions",
@@ -132,8 +150,13 @@ def _check_synthesis(
     asked = {"--scorer": scorer, "--pictures": pictures, "--steps": steps, "--guidance": guidance}
     given = [option for option, value in asked.items() if value is not None]
     if task != "synthesis":
-        if given:
-            raise Gen2RealError(f"{', '.join(given)}: for --task synthesis; this is {task}")
+        wrong = [option for option in given if option != "--pictures" or task != "diffusion-classification"]
+        if wrong:
+            raise Gen2RealError(f"{', '.join(wrong)}: for --task synthesis; this is {task}")
+        if task == "diffusion-classification" and through != "f_r":
+            raise Gen2RealError(f"--through {through} is for aligned encoders; this asks a generator. Leave it out.")
+        if pictures is not None and pictures < 1:
+            raise Gen2RealError(f"--pictures {pictures}: give at least 1")
         return
     if scorer is None:
         raise Gen2RealError(

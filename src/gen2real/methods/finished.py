@@ -147,6 +147,13 @@ def with_captions(image_set: ImageSet, purpose: str) -> ImageSet:
     return kept.select(captioned)
 
 
+def spread_over(image_set: ImageSet, pictures: int | None) -> ImageSet:
+    """At most so many pictures, spread evenly over the set, in its order; None: all."""
+    count = len(image_set)
+    wanted = count if pictures is None else min(pictures, count)
+    return image_set.select([place * count // wanted for place in range(wanted)])
+
+
 def evaluate_retrieval(
     model: str | Path, image_set: ImageSet, *, through: Branch = "f_r", on_unreadable: str = "error"
 ) -> Retrieval:

@@ -21,7 +21,7 @@ from gen2real.generation.plan import seed_of
 from gen2real.generation.settings import GeneratorSettings
 from gen2real.imagesets.loading import Pictures
 from gen2real.imagesets.manifest import ImageSet
-from gen2real.methods.finished import with_captions
+from gen2real.methods.finished import spread_over, with_captions
 from gen2real.models.image_encoder import load_image_encoder
 from gen2real.progress import WorkProgress
 
@@ -103,7 +103,7 @@ def evaluate_synthesis(
     # Whatever is wrong with scorer and pictures is found before anything is drawn.
     judge = load_image_encoder(scorer)
     real = Pictures(
-        _spread(with_captions(image_set, "pictures are drawn by them"), pictures),
+        spread_over(with_captions(image_set, "pictures are drawn by them"), pictures),
         judge.preprocess,
         on_unreadable=on_unreadable,  # type: ignore[arg-type]
     )
@@ -126,13 +126,6 @@ def evaluate_synthesis(
         scorer=judge.name,
         drawing=painter.generator.provenance,
     )
-
-
-def _spread(image_set: ImageSet, pictures: int | None) -> ImageSet:
-    """At most so many pictures, spread evenly over the set, in its order."""
-    count = len(image_set)
-    wanted = count if pictures is None else min(pictures, count)
-    return image_set.select([place * count // wanted for place in range(wanted)])
 
 
 def _draw(painter: Painter, captions: Sequence[str], seeds: Sequence[int], quiet: bool) -> list[Drawn]:
