@@ -24,11 +24,13 @@ class RealPictures:
     """The pictures to measure on, encoded once for each tower.
 
     Captions make retrieval, labels zero-shot top-1. `longest`: each picture's longest caption is measured by itself, as
-    `long_…`, and the others as they are.
+    `long_…`, and the others as they are. `retrieval`: False leaves the captions alone.
     """
 
-    def __init__(self, pictures: Pictures, prompts: PromptSettings, *, longest: bool) -> None:
-        self.pictures, self._prompts, self._longest = pictures, prompts, longest
+    def __init__(
+        self, pictures: Pictures, prompts: PromptSettings, *, longest: bool = False, retrieval: bool = True
+    ) -> None:
+        self.pictures, self._prompts, self._longest, self._retrieves = pictures, prompts, longest, retrieval
         self.labels = torch.from_numpy(pictures.image_set.labels)
         self.class_names = pictures.image_set.class_names
 
@@ -62,7 +64,7 @@ class RealPictures:
     def _captions(self) -> dict[str, list[list[str]]]:
         """Prefix of the measures' names → captions of each picture."""
         every = [[text for text in own if text.strip()] for own in self.pictures.image_set.captions]
-        if not any(every):
+        if not self._retrieves or not any(every):
             return {}
         if not self._longest:
             return {"": every}
