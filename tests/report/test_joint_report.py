@@ -193,7 +193,10 @@ def test_what_has_no_interval_is_told_apart() -> None:
     fine = {"retrieval": {"image_to_text": {"gallery": 9, "median_rank": 2.5}, "text_to_image": {"gallery": 5}}}
     drawn = {"synthesis": {"fid": {"distance": 12.345}, "cmmd": None, "pictures": 4, "dimension": 8}, "notes": ["x"]}
     assert further([{**fine, **drawn}, {}]) == [("median rank picture → text", ["2.5", "–"]), ("FID", ["12.3", "–"])]
-    assert counts({**fine, **drawn}) == "5 pictures and 9 texts (retrieval), 4 pictures (synthesis)"
+    classes = {"classification": {"pictures": 7, "classes": 3}}
+    assert counts({**fine, **drawn, **classes}) == (
+        "5 pictures and 9 texts (retrieval), 4 pictures (synthesis), 7 pictures and 3 classes (classification)"
+    )
 
 
 def test_a_comparison_marks_what_is_better_by_its_corrected_p_value(measured: MeasuredRuns) -> None:

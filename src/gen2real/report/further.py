@@ -26,11 +26,10 @@ def counts(details: Mapping[str, Any]) -> str:
             pictures, texts = own["text_to_image"]["gallery"], own["image_to_text"]["gallery"]
             words.append(f"{pictures:,} pictures and {texts:,} texts ({key.replace('_', ' ')})")
         else:
-            words += [
-                f"{value:,} {name} ({key.replace('_', ' ')})"
-                for name, value in own.items()
-                if isinstance(value, int) and name != "dimension"
+            told = [
+                f"{value:,} {name}" for name, value in own.items() if isinstance(value, int) and name != "dimension"
             ]
+            words += [f"{' and '.join(told)} ({key.replace('_', ' ')})"] if told else []
     return ", ".join(words)
 
 
