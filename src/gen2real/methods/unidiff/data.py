@@ -77,7 +77,7 @@ class JointData:
         for picture, text in pairs.tolist():
             found[picture][text] = None
         self.numbers = [tuple(own) for own in found]
-        self._refuse_leaks(whole)
+        self._check_measured(whole)
 
     @property
     def texts(self) -> list[str]:
@@ -136,13 +136,22 @@ class JointData:
                 + ", or import more pictures."
             )
 
-    def _refuse_leaks(self, whole: ImageSet) -> None:
+    def _check_measured(self, trained: ImageSet) -> None:
+        evaluation, general = self.config.data.evaluation, self.config.data.general
         # The general set shall tell what was forgotten, so it may not be what was learned.
-        for path in (self.config.data.evaluation, self.config.data.general):
+        for path in (evaluation, general):
             if path is not None:
-                refuse_leak(path, [whole])
-        if self.config.data.evaluation is not None:
-            _with_captions(ImageSet.read(self.config.data.evaluation).kept())
+                refuse_leak(path, [trained])
+        if evaluation is not None:
+            _with_captions(ImageSet.read(evaluation).kept())
+        if general is not None:
+            known = ImageSet.read(general).kept()
+            if not (known.labels >= 0).any() and not any(text.strip() for own in known.captions for text in own):
+                raise ImageSetError(
+                    f"{known.manifest} has {len(known)} pictures without labels and without captions, so nothing can "
+                    "be told of them. Import labelled ones (gen2real import imagefolder) or captioned ones, or leave "
+                    "out data.general."
+                )
 
 
 @dataclass(frozen=True)
