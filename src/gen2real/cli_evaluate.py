@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json as jsonlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -88,46 +89,37 @@ def evaluate(
     task = task or finished.task_of(measured, model, asked=questions is not None)
     _check(task, questions, templates, prompts)
     _check_synthesis(task, through, scorer, pictures, steps, guidance)
+    found: Classification | Retrieval | Captioned | Answered | Synthesised
+    of_encoder: dict[str, Any] = {"through": through, "on_unreadable": on_unreadable}
+    of_generator: dict[str, Any] = {"on_unreadable": on_unreadable, "quiet": json}
     if task == "synthesis":
         assert scorer is not None
-        drawn = finished_drawings.evaluate_synthesis(
+        found = finished_drawings.evaluate_synthesis(
             model,
             measured,
             scorer,
             pictures=pictures or finished_drawings.PICTURES,
             steps=steps,
             guidance=guidance,
-            on_unreadable=on_unreadable,
-            quiet=json,
+            **of_generator,
         )
-        return _say_json(drawn) if json else _print_synthesis(drawn)
-    if task == "diffusion-classification":
-        told_apart = finished_denoisers.evaluate_diffusion_classification(
-            model,
-            measured,
-            templates=templates,
-            file=prompts,
-            pictures=pictures,
-            on_unreadable=on_unreadable,
-            quiet=json,
+    elif task == "diffusion-classification":
+        found = finished_denoisers.evaluate_diffusion_classification(
+            model, measured, templates=templates, file=prompts, pictures=pictures, **of_generator
         )
-        return _say_json(told_apart) if json else _print_classification(told_apart)
-    if task == "classification":
-        found = finished.evaluate_model(
-            model, measured, templates=templates, file=prompts, through=through, on_unreadable=on_unreadable
-        )
-        return _say_json(found) if json else _print_classification(found)
-    if task == "retrieval":
-        ranked = finished.evaluate_retrieval(model, measured, through=through, on_unreadable=on_unreadable)
-        return _say_json(ranked) if json else _print_retrieval(ranked)
-    if task == "captioning":
-        told = finished_texts.evaluate_captioning(model, measured, through=through, on_unreadable=on_unreadable)
-        return _say_json(told) if json else _print_captioning(told)
-    assert questions is not None
-    answered = finished_texts.evaluate_questions(
-        model, measured, questions, through=through, on_unreadable=on_unreadable
-    )
-    return _say_json(answered) if json else _print_questions(answered)
+    elif task == "classification":
+        found = finished.evaluate_model(model, measured, templates=templates, file=prompts, **of_encoder)
+    elif task == "retrieval":
+        found = finished.evaluate_retrieval(model, measured, **of_encoder)
+    elif task == "captioning":
+        found = finished_texts.evaluate_captioning(model, measured, **of_encoder)
+    else:
+        assert questions is not None
+        found = finished_texts.evaluate_questions(model, measured, questions, **of_encoder)
+    if json:
+        print(jsonlib.dumps(found.to_json(), allow_nan=False))
+    else:
+        _PRINTED[task](found)
 
 
 def _check(task: str, questions: Path | None, templates: str | None, prompts: Path | None) -> None:
@@ -167,10 +159,6 @@ def _check_synthesis(
         raise Gen2RealError(f"--through {through} is for aligned encoders; this draws pictures. Leave it out.")
     if pictures is not None and pictures < 2:
         raise Gen2RealError(f"--pictures {pictures}: a distance between sets needs at least 2")
-
-
-def _say_json(found: Classification | Retrieval | Captioned | Answered | Synthesised) -> None:
-    print(jsonlib.dumps(found.to_json(), allow_nan=False))
 
 
 def _print_classification(found: Classification) -> None:
@@ -241,3 +229,13 @@ def _print_synthesis(found: Synthesised) -> None:
     print_table(["measure", "value"], lines)
     for note in found.notes:
         print(f"Note: {note}")
+
+
+_PRINTED: Mapping[str, Callable[[Any], None]] = {
+    "classification": _print_classification,
+    "diffusion-classification": _print_classification,
+    "retrieval": _print_retrieval,
+    "captioning": _print_captioning,
+    "questions": _print_questions,
+    "synthesis": _print_synthesis,
+}
