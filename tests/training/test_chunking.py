@@ -183,6 +183,20 @@ def test_what_needs_no_chunks_is_computed_once() -> None:
     assert calls == [2, 2, 1]
 
 
+def test_the_second_time_has_the_precision_of_the_first() -> None:
+    """The backward pass runs outside autocast, as with accelerate."""
+    layer, seen = nn.Linear(4, 4), list[torch.dtype]()
+
+    def encode(rows: Tensor) -> Tensor:
+        seen.append((output := layer(rows)).dtype)
+        return output
+
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = in_chunks(encode, (torch.randn(4, 4),), 2).float().square().mean()
+    loss.backward()
+    assert seen == [torch.bfloat16] * 4
+
+
 def test_what_cannot_be_cut_is_said() -> None:
     with pytest.raises(ValueError, match=r"inputs have \[3, 4\] rows; expected one number for all of them"):
         in_chunks(torch.add, (torch.zeros(3), torch.zeros(4)), 2)

@@ -97,16 +97,14 @@ def _projections(products: Tensor, reach: Tensor, generator: torch.Generator) ->
     taken = torch.zeros(count, count, dtype=products.dtype)
     for i in range(count):
         for j in torch.randperm(count, generator=generator).tolist():
-            both = reach[:, i] & reach[:, j]
-            length = products[both][:, j, j].sum()
-            if i == j or length <= 0:
+            # Where a third loss does not reach one of these, its product is 0.
+            here = products[reach[:, i] & reach[:, j]].sum(dim=0)
+            if i == j or here[j, j] <= 0:
                 continue
-            dot = products[both][:, i, j].sum()
-            for k in range(count):
-                # g_k was taken off g_i only where both of these two are.
-                dot = dot - taken[i, k] * products[both & reach[:, k]][:, k, j].sum()
+            # g_i′ · g_j = (g_i − Σ_k taken_ik g_k) · g_j
+            dot = here[i, j] - taken[i] @ here[:, j]
             if dot < 0:
-                taken[i, j] = dot / length
+                taken[i, j] = dot / here[j, j]
     return taken
 
 
