@@ -10,15 +10,15 @@ validation photographs (docs/kit.md has every look); the test photographs are me
 
 from __future__ import annotations
 
-import argparse
 import os
-import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
+sys.path.insert(0, str(HERE.parent))
+
+from comparing import make_sets, options_of, run_comparison  # noqa: E402
+
 SETS = {
     "home-train": "kit home --split train",
     "home-test": "kit home --split test --count 1000 --captions 5",
@@ -30,39 +30,11 @@ SETS = {
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", nargs="?", choices=("gmail", "scaling"), default="gmail")
-    parser.add_argument("--publish", action="store_true", help="write the table, with its provenance, to results/")
-    parser.add_argument("--seeds", type=int, nargs="+", help="only these; several processes may share the work so")
-    parser.add_argument("--output", type=Path, default=Path("runs/kit"), help="where sets and runs go")
-    options = parser.parse_args()
-
-    os.chdir(ROOT)
-    make_sets(options.output / "sets")
-    sys.path.insert(0, str(HERE.parent))
-    from gen2real import CompareConfig, compare, load_recipe, write_report
-    from publishing import publish
-
+    options = options_of(__doc__, ("gmail", "scaling"), output="runs/kit").parse_args()
+    os.chdir(HERE.parents[1])
+    make_sets(options.output / "sets", SETS)
     name = "gmail-scaling" if options.table == "scaling" else options.table
-    overrides = [f"output={options.output / name}"]
-    if options.seeds:
-        overrides.append(f"seeds={options.seeds}")
-    config = load_recipe(HERE / "recipes" / f"{name}.yaml", {"compare": CompareConfig}, overrides)
-    assert isinstance(config, CompareConfig)
-    table = compare(config, on_run=lambda line: print(line, file=sys.stderr, flush=True))
-    print(table.markdown())
-    print(write_report(config.output))
-    if options.publish:
-        publish(HERE / "results", name, table, command=f"python benchmarks/kit/gmail.py {options.table} --publish")
-
-
-def make_sets(folder: Path) -> None:
-    """Every image set, each by the command a user would type; what is there is left as it is."""
-    for name, words in SETS.items():
-        if not (folder / name / "manifest.parquet").exists():
-            command = [*shlex.split(words.format(sets=folder)), "--out", str(folder / name)]
-            print("gen2real", *command, file=sys.stderr)
-            subprocess.run([sys.executable, "-m", "gen2real", *command], check=True)
+    run_comparison(HERE, HERE / "recipes" / f"{name}.yaml", name, options)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,67 @@
+"""What benchmarks that are one comparison have in common: their sets, the run of the recipe, the published table."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from publishing import ROOT, publish
+
+
+def options_of(description: str | None, tables: Sequence[str], *, output: str) -> argparse.ArgumentParser:
+    """The command line of such a benchmark. tables: what may be asked for, the first one by default."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if len(tables) > 1:
+        parser.add_argument("table", nargs="?", choices=tables, default=tables[0])
+    else:
+        parser.set_defaults(table=tables[0])
+    parser.add_argument("--publish", action="store_true", help="write the table, with its provenance, to results/")
+    parser.add_argument("--seeds", type=int, nargs="+", help="only these; several processes may share the work so")
+    parser.add_argument("--output", type=Path, default=Path(output), help="where sets and runs go")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="over the comparison, as set.training.steps=2"
+    )
+    return parser
+
+
+def make_sets(folder: Path, sets: Mapping[str, str]) -> None:
+    """Image sets, each by the command a user would type; what is there is left as it is.
+
+    sets: name → the words after `gen2real`, `{sets}` in them being `folder`.
+    """
+    for name, words in sets.items():
+        if not (folder / name / "manifest.parquet").exists():
+            command = [*shlex.split(words.format(sets=folder)), "--out", str(folder / name)]
+            print("gen2real", *command, file=sys.stderr)
+            subprocess.run([sys.executable, "-m", "gen2real", *command], check=True)
+
+
+def run_comparison(here: Path, recipe: Path, name: str, options: argparse.Namespace) -> None:
+    """Runs a comparison's recipe into OUTPUT/name, prints its table, writes its report, and publishes it if asked to.
+
+    here: the benchmark's folder, under which `results` lie.
+    """
+    from gen2real import CompareConfig, compare, load_recipe, write_report
+
+    os.chdir(ROOT)
+    overrides = [f"output={options.output / name}", *options.set]
+    if options.seeds:
+        overrides.append(f"seeds={options.seeds}")
+    config = load_recipe(recipe, {"compare": CompareConfig}, overrides)
+    assert isinstance(config, CompareConfig)
+    table = compare(config, on_run=lambda line: print(line, file=sys.stderr, flush=True))
+    assert table is not None
+    print(table.markdown())
+    print(write_report(config.output))
+    if options.publish:
+        publish(here / "results", name, table, command=shlex.join(["python", *_typed()]))
+
+
+def _typed() -> list[str]:
+    script, *words = sys.argv
+    return [Path(script).resolve().relative_to(ROOT).as_posix(), *words]
