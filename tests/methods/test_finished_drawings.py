@@ -125,6 +125,10 @@ def test_an_image_encoder_without_texts_scores_as_well(place: Place) -> None:
     found = evaluate_synthesis("generator", place.pictures, "dino", pictures=4, steps=1)
     assert set(found.values) == {"kernel_distance", "clip_i"}
     assert found.details["dimension"] == 24
+    colour_set(place.root / "generated", per_class=2)
+    gap = gen2real_("gap", "generated", "set", "--encoder", "dino", "--json")
+    assert gap.code == 0, gap.err
+    assert gap.value["kernel"]["subset_size"] == 8
 
 
 def test_a_dual_encoder_is_an_image_encoder(place: Place) -> None:

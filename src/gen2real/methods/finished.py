@@ -26,6 +26,7 @@ from gen2real.models.captioner_folder import is_captioner
 from gen2real.models.classifier import TextInitialisedClassifier, text_head
 from gen2real.models.dual_encoder import DualEncoder, load_dual_encoder, refuse_to_replace
 from gen2real.models.folder import LoadedClassifier, is_model_folder, load_classifier, save_classifier
+from gen2real.models.image_encoder import load_image_encoder
 from gen2real.models.multimodal import is_multimodal
 from gen2real.models.weights import interpolate
 from gen2real.prompts import prompts_for
@@ -262,9 +263,12 @@ def blend_models(
 def gap_between(generated: ImageSet, real: ImageSet, *, encoder: str | Path, on_unreadable: str = "error") -> GapReport:
     """How far a generated set and a real one are apart in an encoder's eyes; class by class where both have labels.
 
+    Args:
+        encoder: a dual encoder, or an image encoder without texts (`load_image_encoder`).
+
     Raises: ModelError; ImageSetError.
     """
-    loaded = load_dual_encoder(encoder)
+    loaded = load_image_encoder(encoder)
     features, labels = [], []
     for one in (generated, real):
         pictures = Pictures(one.kept(), loaded.preprocess, on_unreadable=on_unreadable)  # type: ignore[arg-type]
