@@ -130,17 +130,27 @@ def tiny_gpt2(folder: Path, *, seed: int = 0, positions: int = 64, dropout: floa
     return folder
 
 
-def tiny_stable_diffusion(folder: Path, *, seed: int = 0, text_seed: int | None = None) -> Path:
+def tiny_stable_diffusion(
+    folder: Path, *, seed: int = 0, text_seed: int | None = None, clip: Path | None = None, **scheduler: Any
+) -> Path:
     """A `StableDiffusionPipeline` that draws 32 px: latents of 4 × 16 × 16, a text tower of width 24, DDIM, no safety.
 
     Every picture is different and none is plain; a step takes some ten milliseconds.
+
+    clip: a CLIP's folder, whose text tower is the pipeline's. scheduler: what it says other than DDIM's config here, as
+    prediction_type="v_prediction" or rescale_betas_zero_snr=True.
     """
     from diffusers import StableDiffusionPipeline
 
     tokenizer, text_config = _clip_text()
     text_encoder = _random(CLIPTextModel, CLIPTextConfig(**text_config), seed if text_seed is None else text_seed)
+    if clip is not None:
+        with without_progress_bars():
+            text_encoder = CLIPModel.from_pretrained(clip).text_model
+    parts = _latent_diffusion(seed, {"cross_attention_dim": 24})
+    parts["scheduler"].register_to_config(**scheduler)
     pipeline = StableDiffusionPipeline(
-        **_latent_diffusion(seed, {"cross_attention_dim": 24}),
+        **parts,
         text_encoder=text_encoder,
         tokenizer=tokenizer,
         safety_checker=None,
