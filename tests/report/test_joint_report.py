@@ -13,7 +13,7 @@ from measured_worlds import MeasuredRuns
 from odd_worlds import SCRIPT
 from opened import WIDTHS, opened
 
-from gen2real.evaluation.statistics import PairedTest
+from gen2real.evaluation.statistics import Interval, PairedTest
 from gen2real.files import read_json, write_json
 from gen2real.imagesets import ImageSet
 from gen2real.methods.measured import Measured
@@ -159,6 +159,7 @@ def test_lower_is_better_where_it_is() -> None:
     assert distance.weighed((_test(0.1, 0.2), 0.001)) == ""
     assert distance.weighed((_test(0.1), 0.3)) == ""  # by its p-value after correction
     assert [distance.end(value) for value in (0.01, 0.015, 0.0, 0.1)] == ["1", "1.5", "0", "10"]
+    assert distance.measure.ends(Interval(0.1, -0.678, 1.0, 9, 0.95)) == "[−67.80, 100.00]"
     assert [recall.end(value) for value in (0.0, 0.8, 1.0)] == ["0\u00a0%", "80\u00a0%", "100\u00a0%"]
 
 

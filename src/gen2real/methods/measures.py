@@ -100,7 +100,7 @@ class Measure:
         return f"{mean}{chr(0xA0) + 'pp' if self.unit else ''} [{low}, {high}]"
 
     def _shown(self, value: float) -> str:
-        return f"{round(100 * value, self.decimals) + 0.0:.{self.decimals}f}"
+        return f"{round(100 * value, self.decimals) + 0.0:.{self.decimals}f}".replace("-", "−")
 
     @staticmethod
     def _recall(found: re.Match[str]) -> str:

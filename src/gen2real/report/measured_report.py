@@ -140,7 +140,7 @@ def _page(
 def _figures(tables: Tables) -> list[dict[str, Any]]:
     """The numbers that a reader of a single run looks for first."""
     found: list[dict[str, Any]] = []
-    for table in tables.leading[:3]:
+    for table in tables.leading[:4]:
         headline = next((row for row in table.rows if row.is_headline), None)
         if headline is None or headline.interval is None:
             continue

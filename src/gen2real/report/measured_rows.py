@@ -210,8 +210,8 @@ def _tables(keys: Sequence[str], rows: Any, against: Sequence[str], of: str, *, 
 
 
 def _scale(ends: Sequence[float]) -> tuple[float, float]:
-    """Whole tenths, as of shares; rounder numbers nearer by where all of a measure is small, as distances are."""
-    if ends and max(map(abs, ends)) < _SMALL:
+    """Whole tenths, as of shares; round numbers nearer by where a measure is small or greater than 1, as distances."""
+    if ends and not _SMALL <= max(map(abs, ends)) <= 1:
         values = ticks(min(ends), max(ends), about=4)
         return values[0], values[-1]
     return scale(ends)
