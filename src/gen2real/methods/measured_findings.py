@@ -92,7 +92,7 @@ def sentence(summary: Mapping[str, Any]) -> str:
     counts = [(pictures.get("generated", 0), "generated"), (pictures.get("real", 0), "real")]
     learnt = " and ".join(f"{count:,} {origin} pictures" for count, origin in counts if count) or "no pictures"
     done = _DONE.get(_without_pairs(summary) or summary["method"], f"was trained by {method_name(summary)} on")
-    tested = max((one["count"] for one in _headline_measures(summary).values()), default=0)
+    tested = _tested(summary)
     then = f"then measured on {tested:,} real pictures" if tested else "and not measured on real pictures"
     return f"{Path(str(summary['encoder'])).name} {done} {learnt}, {then}."
 
@@ -125,10 +125,9 @@ def limitations(summary: Mapping[str, Any]) -> list[str]:
     found = []
     measures = _headline_measures(summary)
     if measures:
-        count = max(one["count"] for one in measures.values())
         found.append(
-            f"The intervals hold for pictures like the {count:,} it was measured on. They cover another draw of such "
-            "pictures, not another training run: compare several seeds for that."
+            f"The intervals hold for pictures like the {_tested(summary):,} it was measured on. They cover another "
+            "draw of such pictures, not another training run: compare several seeds for that."
         )
     else:
         found.append("It was never measured on real pictures.")
@@ -201,6 +200,12 @@ def _without_pairs(summary: Mapping[str, Any]) -> str | None:
 def _headline_measures(summary: Mapping[str, Any]) -> dict[str, Any]:
     measures: dict[str, Any] = summary["readings"][summary["headline"]]["measures"]
     return measures
+
+
+def _tested(summary: Mapping[str, Any]) -> int:
+    """Pictures of the evaluation set; other measures may be of other ones, a general set's or those that were drawn."""
+    measures = _headline_measures(summary)
+    return max((int(measures[key]["count"]) for key in leading(list(measures))), default=0)
 
 
 def _is_nothing(test: PairedTest) -> bool:

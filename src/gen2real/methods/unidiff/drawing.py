@@ -26,6 +26,8 @@ from gen2real.models.image_encoder import ImageEncoder
 
 T = TypeVar("T")
 
+GENERIC = 2
+"""Pictures of each of the panel's prompts; their fidelity is over prompts, so more of one say little more."""
 SHOWN = 8
 """Captions that are drawn for the report where `drawing.prompts` names none."""
 
@@ -46,7 +48,8 @@ class Commission:
     """All that is drawn with one generator.
 
     shown: for the report. measured: a caption of each of the evaluation pictures `rows`, one picture each. sampled:
-    prompt after prompt, `samples` of each, for diversity. generic: likewise of the panel's prompts, for fidelity.
+    prompt after prompt, `samples` of each, for diversity. generic: `GENERIC` of each of the panel's prompts, for
+    fidelity.
     """
 
     shown: Wanted
@@ -82,7 +85,7 @@ def commission(
         measured=Wanted(tuple(text for _, text in measured), tuple(seed_of(0, ids[row]) for row, _ in measured)),
         rows=tuple(row for row, _ in measured),
         sampled=_repeated(sampled if by_scorer else [], settings.samples, "sampled"),
-        generic=_repeated(generic if by_scorer and settings.sampled_prompts else [], settings.samples, "generic"),
+        generic=_repeated(generic if by_scorer and settings.sampled_prompts else [], GENERIC, "generic"),
         samples=settings.samples,
     )
 
@@ -110,7 +113,7 @@ class Artist:
     def content(self) -> str:
         """A hash of everything that decides a picture but its prompt and seed."""
         made = self._diffusion
-        weights = [digest_tensors(part.state_dict()) for part in (made.unet, made.text_encoder, made.vae)]
+        weights = [content_of(part) for part in (made.unet, made.text_encoder, made.vae)]
         schedule = dict(made.scheduler.config)
         asked = [self._settings.steps, self._settings.guidance, made.sample_size, str(denoiser_dtype(self._device))]
         return digest("drawn", weights, type(made.scheduler).__name__, schedule, asked)
@@ -135,7 +138,7 @@ class Artist:
     @cached_property
     def _scorer_content(self) -> str:
         assert self._scorer is not None
-        return digest(content_of(self._scorer), self._scorer.preprocess.to_dict())
+        return digest(content_of(self._scorer.vision), self._scorer.preprocess.to_dict())
 
     def _kept(self, what: str, wanted: Wanted, make: Any) -> Tensor:
         def compute() -> Tensor:
@@ -170,9 +173,9 @@ class Artist:
         return encode_drawn(self._scorer.vision, self._scorer.preprocess, [one.pixels for one in drawn])
 
 
-def content_of(scorer: ImageEncoder) -> str:
-    """A hash of the image tower's weights."""
-    return digest_tensors(scorer.vision.state_dict())
+def content_of(module: nn.Module) -> str:
+    """A hash of a module's weights."""
+    return digest_tensors(module.state_dict())
 
 
 def _first_captions(image_set: ImageSet) -> list[tuple[int, str]]:
@@ -197,10 +200,14 @@ def _repeated(prompts: Sequence[str], times: int, purpose: str) -> Wanted:
 
 
 def _cast_copy(module: nn.Module, kind: torch.dtype) -> nn.Module:
-    """A frozen copy in another precision; no second one in full precision ever lies in memory."""
+    """A frozen copy in another precision; no second one in full precision ever lies in memory.
+
+    In the memory format of a pipeline that is loaded from files, so that it draws the same to the bit.
+    """
     memo: dict[int, Any] = {}
     for parameter in module.parameters():
-        memo[id(parameter)] = nn.Parameter(parameter.detach().to(kind, copy=True), requires_grad=False)
+        cast = parameter.detach().to(kind, copy=True, memory_format=torch.contiguous_format)
+        memo[id(parameter)] = nn.Parameter(cast, requires_grad=False)
     for part in module.modules():
         # Whoever listens to the original has not asked for this one.
         memo[id(part._forward_hooks)] = OrderedDict()

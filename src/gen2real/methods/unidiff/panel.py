@@ -50,7 +50,7 @@ class Panel:
     """
 
     def __init__(self, config: UniDiffConfig, joint: Joint, data: JointData) -> None:
-        self._config, self._joint, self.looks = config, joint, rank() == 0
+        self._config, self._joint, self.data, self.looks = config, joint, data, rank() == 0
         self._every = config.panel.every or max(1, -(-data.steps() // _TIMES))
         self._steps = data.steps()
         self._folder = RunFolder(config.output, config, writer=False)

@@ -7,7 +7,6 @@ run. The original models are measured once: their features and what they drew ar
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,18 +21,18 @@ from gen2real.errors import RecipeError
 from gen2real.evaluation.features import FeatureCache, cached_texts, cached_views
 from gen2real.evaluation.statistics import bootstrap_interval
 from gen2real.evaluation.synthesis import diversity, synthesis_details, synthesis_values
-from gen2real.files import atomic_file, digest_tensors
+from gen2real.files import atomic_file
 from gen2real.imagesets.manifest import ImageSet
 from gen2real.methods.measured import Reading
 from gen2real.methods.real_pictures import RealPictures
 from gen2real.methods.settings import PromptSettings
 from gen2real.methods.unidiff.data import JointData
-from gen2real.methods.unidiff.drawing import Artist, Commission, commission, content_of
+from gen2real.methods.unidiff.drawing import GENERIC, Artist, Commission, commission, content_of
 from gen2real.methods.unidiff.panel import Panel, Values, general, opened, retained, still
 from gen2real.methods.unidiff.settings import UniDiffConfig
+from gen2real.models.dual_encoder import load_dual_encoder
 from gen2real.models.image_encoder import ImageEncoder, load_image_encoder
 from gen2real.models.joint import Joint, load_joint
-from gen2real.training.averaging import Average
 from gen2real.training.distributed import rank
 
 HEADLINE = "tuned"
@@ -53,38 +52,34 @@ def prepare_panel(config: UniDiffConfig, joint: Joint, data: JointData) -> Panel
     Raises: RecipeError for a scorer with the weights of the CLIP in training; what image sets and models raise.
     """
     if rank() == 0 and config.drawing.scorer is not None:
-        refuse_same_scorer(load_image_encoder(config.drawing.scorer), joint, config)
+        refuse_same_scorer(config.drawing.scorer, config.models.clip)
     return Panel(config, joint, data)
 
 
-def refuse_same_scorer(scorer: ImageEncoder, joint: Joint, config: UniDiffConfig) -> None:
+def refuse_same_scorer(scorer: str, clip: str) -> None:
     """Raises: RecipeError where the scorer's image tower has the very weights of the CLIP that is trained."""
-    if content_of(scorer) == digest_tensors(joint.encoder.vision.state_dict()):
+    # As it lies on disk: in training it may hold LoRA layers by now.
+    if content_of(load_image_encoder(scorer).vision) == content_of(load_dual_encoder(clip).vision):
         raise RecipeError(
-            f"drawing.scorer: {config.drawing.scorer} has the weights of models.clip, which the generator learns from: "
-            "it would judge its own taste. Give another encoder, such as a DINOv2 folder or "
-            "--set drawing.scorer=google/siglip2-base-patch16-224."
+            f"drawing.scorer: {scorer} has the weights of models.clip, which the generator learns from: it would judge "
+            "its own taste. Give another encoder, such as the folder of a DINOv2, or --set "
+            "drawing.scorer=google/siglip2-base-patch16-224."
         )
 
 
 def readings(
-    config: UniDiffConfig, joint: Joint, data: JointData, panel: Panel, average: Average | None = None
+    config: UniDiffConfig, joint: Joint, data: JointData, panel: Panel
 ) -> tuple[dict[str, Reading], dict[str, Any]]:
     """Every reading, and what `result.json` says besides: `collapse` and `drawn`. For the first process, at the end.
 
     The pictures of `drawn` are written into the run's folder.
 
     Args:
-        joint: as the training left it. average: the denoiser's running mean, which is drawn with; None where there is
-            none, or where `joint` holds it already.
+        joint: as it will be saved, the denoiser with its running mean for weights.
     """
     device = PartialState().device
     sets = _Sets.opened(config, joint, data)
-    with ExitStack() as stack:
-        stack.enter_context(still(joint))
-        if average is not None:
-            stack.enter_context(average.applied(joint.diffusion.unet))
-        joint.to(device)
+    with still(joint.to(device)):
         after = panel.measure()
         start = load_joint(config.models)
         first = Artist(start.diffusion, config.drawing, sets.scorer, device=device, cache=sets.cache)
@@ -128,7 +123,6 @@ class _Sets:
         scorer, real, notes = None, None, []
         if settings.scorer is not None:
             scorer = load_image_encoder(settings.scorer)
-            refuse_same_scorer(scorer, joint, config)
             scorer.vision.to(PartialState().device)
             if scorer.encoder is not None:
                 scorer.encoder.to(PartialState().device)
@@ -194,7 +188,7 @@ class _Looked:
         if len(wanted.generic) and (read := self._read(wanted.generic.prompts)) is not None:
             cosines = torch.cosine_similarity(self._artist.features(wanted.generic), read).double()
             # The samples of a prompt stand or fall together.
-            fidelity: np.ndarray[Any, Any] = cosines.unflatten(0, (-1, wanted.samples)).mean(dim=1).numpy()
+            fidelity: np.ndarray[Any, Any] = cosines.unflatten(0, (-1, GENERIC)).mean(dim=1).numpy()
             self.panel["prompt_fidelity"] = bootstrap_interval(fidelity).to_json()
 
     def _read(self, prompts: tuple[str, ...]) -> Tensor | None:
