@@ -109,7 +109,7 @@ def diffusion_classifier(
         rounds[end] = sums / counts
         if kept is not None and kept < shape[1]:
             # Equal errors: the first of them stays.
-            order = torch.where(alive, rounds[end], torch.inf).argsort(1, stable=True)
+            order = torch.where(alive, rounds[end], torch.inf).argsort(dim=1, stable=True)
             alive = torch.zeros_like(alive).scatter_(1, order[:, :kept], True)
     return DenoisingErrors(rounds[trials[-1]], counts, rounds)
 
