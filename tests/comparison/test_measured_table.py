@@ -84,6 +84,29 @@ def test_every_number_is_that_of_the_values(four: Found) -> None:
     assert four.rows["aligned"].runs == {0: "runs/2-0", 1: "runs/2-1"}
 
 
+def test_measures_of_one_reading_may_be_of_different_pictures(tmp_path: Path) -> None:
+    random = np.random.default_rng(3)
+    counts = {I2T: 12, "kernel_distance": 7, "diversity": 3, "general_top1": 30}
+    plan = plan_of(tmp_path, {"one": {}, "two": {}}, against=["one"], measures=list(counts))
+    values = {
+        (row, seed): {key: random.random(count) for key, count in counts.items()}
+        for row in plan.arms
+        for seed in (0, 1)
+    }
+    runs = {
+        place: measured(tmp_path / "runs" / f"{place[0]}-{place[1]}", {"tuned": own}, headline="tuned")
+        for place, own in values.items()
+    }
+    table = tabulate(plan, runs, dict.fromkeys(runs, 1.0), dict.fromkeys(plan.arms, Path("real")))
+    assert isinstance(table, MeasuredTable)
+    for key, count in counts.items():
+        one, two = (np.stack([values[row, seed][key] for seed in (0, 1)]) for row in ("one", "two"))
+        assert table.rows[1].measures[key] == bootstrap_interval(two)
+        test, _ = table.rows[1].tests["one"][key]
+        assert test == paired_bootstrap(two, one)
+        assert test.count == count
+
+
 def test_tests_are_paired_and_corrected_over_the_rows_measure_by_measure(four: Found) -> None:
     readings = {"baseline": "baseline", "unaligned": "f_r", "aligned": "f_r", "aligned, f_g": "f_g"}
     for reference in ("baseline", "unaligned"):
