@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -15,8 +16,10 @@ from gen2real.evaluation.diffusion_classifier import diffusion_classifier, sprea
 from gen2real.imagesets.loading import Pictures
 from gen2real.imagesets.transforms import Preprocess
 from gen2real.kit.world.image_sets import write_image_set
+from gen2real.methods.finished_denoisers import evaluate_diffusion_classification
 from gen2real.models import Diffusion, load_diffusion
 from tiny import tiny_stable_diffusion
+from tiny_sets import colour_set
 
 TEXTS = ["a cat", "two red boats", "x", "the moon over a house"]
 
@@ -33,7 +36,7 @@ def asked(diffusion: Diffusion, pictures: int = 3) -> tuple[torch.Tensor, torch.
 
 
 @pytest.mark.parametrize("error", ["l2", "l1"])
-def test_errors_are_those_of_brute_force(diffusion: Diffusion, error: str) -> None:
+def test_errors_are_those_of_brute_force(diffusion: Diffusion, error: Literal["l2", "l1"]) -> None:
     latents, states = asked(diffusion)
     found = diffusion_classifier(diffusion, latents, states, trials=(3,), keep=(), error=error, seed=5, batch_size=5)
     expected = torch.zeros(3, 4, dtype=torch.float64)
@@ -122,9 +125,10 @@ def test_the_kits_generator_tells_toys_apart(tmp_path: Path) -> None:
 def test_the_command_measures_a_generator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     tiny_stable_diffusion(tmp_path / "run" / "generator")
-    write_image_set(tmp_path / "toys", "web", "test", 6, toys=1)
-    words = "evaluate", "run", "toys", "--task", "diffusion-classification", "--pictures", "1"
-    done = gen2real_(*words, "--json")
+    pictures = colour_set(tmp_path / "set", origin="real", per_class=1)
+    done = gen2real_("evaluate", "run", "set", "--task", "diffusion-classification", "--pictures", 2, "--json")
     assert done.code == 0, done.err
-    assert done.value["count"] == 1
-    assert gen2real_(*words, "--json").value == done.value
+    assert done.value["count"] == 2
+    # What the function says, by the same rounds.
+    found = evaluate_diffusion_classification("run", pictures, pictures=2)
+    assert found.to_json() == done.value
