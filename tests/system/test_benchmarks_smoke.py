@@ -125,3 +125,23 @@ def test_the_benchmark_of_captions_writes_the_same_ones(
     assert "times_by_cpu_seconds" in capsys.readouterr().out
     made_up = [dict(row, cpu_seconds=2.0 if "plain" in row["arm"] else 0.5) for row in report["rounds"]]
     assert module.summary(made_up, 3)["greedy"]["times_by_cpu_seconds"] == 4.0
+
+
+@pytest.mark.filterwarnings("default")
+def test_the_joint_benchmark_weighs_one_update_against_two(
+    finetune: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    joint = importlib.import_module("joint")
+    monkeypatch.setattr(joint, "in_a_process", finetune.in_a_process)
+    sizes = "--pictures 4 --batch-size 4 --rounds 1 --steps 1 --warmup 1 --threads 1 --text frozen"
+    joint.main([*sizes.split(), "--out", str(tmp_path / "out.json")])
+    found = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["summary"]
+    separate = sum(found[arm]["seconds_per_update"] for arm in ("plain CLIP", "plain diffusion"))
+    assert found["ours / separate, seconds"] == pytest.approx(found["ours"]["seconds_per_update"] / separate)
+    # What is kept is not computed: neither the VAE's part nor the text tower's is among ours.
+    assert (
+        0
+        < found["ours"]["teraflop_per_update"]
+        < sum(found[arm]["teraflop_per_update"] for arm in ("plain CLIP", "plain diffusion"))
+    )
+    assert "within the mark" in capsys.readouterr().out
