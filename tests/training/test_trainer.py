@@ -218,12 +218,24 @@ def lora_model() -> nn.Module:
         return add_lora(model, rank=2, alpha=4, dropout=0.3)
 
 
-@pytest.mark.parametrize("kind", ["dropout and batch norm", "lora", "two models, accumulated", "bfloat16"])
+def channels_last_model() -> nn.Module:
+    """4 numbers as 4 channels of 3 × 3 pixels; its weights lie in memory channel by channel, as a denoiser's do."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        spread = nn.Sequential(nn.Linear(4, 36), nn.Unflatten(1, (4, 3, 3)), nn.Conv2d(4, 3, 3), nn.Flatten())
+    return spread.to(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(
+    "kind", ["dropout and batch norm", "lora", "two models, accumulated", "bfloat16", "channels last"]
+)
 def test_a_run_cut_anywhere_ends_with_the_same_bits(tmp_path: Path, kind: str) -> None:
     def fresh() -> Models:
         torch.manual_seed(99)
         if kind == "lora":
             return {"model": lora_model()}
+        if kind == "channels last":
+            return {"model": channels_last_model()}
         if kind == "two models, accumulated":
             return {"one": plain_model(1, dropout=0.3), "other": plain_model(2, dropout=0.3)}
         return {"model": plain_model(dropout=0.5)}

@@ -216,6 +216,17 @@ def _load_optimizer(
         set_optimizer_state_dict(_together(models), optimizer, whole, options=_TRAINABLE)
     except (KeyError, RuntimeError) as error:
         raise CheckpointError(f"the checkpoint's optimiser does not fit this model: {error}") from error
+    _lay_out_as_parameters(optimizer)
+
+
+def _lay_out_as_parameters(optimizer: torch.optim.Optimizer) -> None:
+    """Moments lie in memory as their parameter does. Fused AdamW walks over memory and not over indices: a
+    channels-last weight with moments in the usual order would be moved by those of other elements."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            is_moment = isinstance(value, Tensor) and value.shape == parameter.shape
+            if is_moment and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _average_state(averages: Mapping[str, Average]) -> dict[str, Tensor]:
