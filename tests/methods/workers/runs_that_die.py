@@ -18,19 +18,19 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 
-# Imported before the forks, or each of them would.
+# Imported before the forks, or each of them would; the methods too, in `main`.
 from peft.tuners.lora import LoraLayer  # noqa: F401
 from transformers import AutoConfig, AutoImageProcessor, CLIPModel, CLIPTokenizer  # noqa: F401
 from transformers.models.clip import image_processing_pil_clip, modeling_clip  # noqa: F401
 
 from gen2real import files, methods
 from gen2real.config import parse_config
-from gen2real.methods import flyp, regft  # noqa: F401
 from gen2real.models import transformers_encoders  # noqa: F401
 from gen2real.training import checkpoint
 from gen2real.training.trainer import Trainer
@@ -96,6 +96,8 @@ def die_at(where: str, number: int) -> None:
 def main() -> None:
     """Runs every recipe in turn."""
     torch.set_num_threads(1)
+    for path in sys.argv[1::2]:
+        import_module(methods.METHODS[files.read_json(Path(path))["method"]])
     for path, die in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
         child = os.fork()
         if child == 0:
