@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,13 +69,22 @@ class Painter:
             for one, is_sound, is_refused in zip(pixels, sound, refused, strict=True)
         ]
 
-    def draw_all(self, prompts: Sequence[str], seeds: Sequence[int], *, batch_size: int) -> list[Drawn]:
-        """`draw`, batch by batch, in the order given; each text is encoded once where equal ones lie together."""
-        return [
-            one
-            for start in range(0, len(prompts), batch_size)
-            for one in self.draw(prompts[start : start + batch_size], seeds[start : start + batch_size])
-        ]
+    def draw_all(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        batch_size: int,
+        on_batch: Callable[[int], None] | None = None,
+    ) -> list[Drawn]:
+        """`draw`, batch by batch, in the order given. on_batch: is told how many are drawn by now."""
+        drawn: list[Drawn] = []
+        for start in range(0, len(prompts), batch_size):
+            batch = slice(start, start + batch_size)
+            drawn += self.draw(prompts[batch], seeds[batch])
+            if on_batch is not None:
+                on_batch(len(drawn))
+        return drawn
 
     @property
     def _is_guided(self) -> bool:

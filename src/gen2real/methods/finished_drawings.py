@@ -130,9 +130,5 @@ def evaluate_synthesis(
 
 def _draw(painter: Painter, captions: Sequence[str], seeds: Sequence[int], quiet: bool) -> list[Drawn]:
     size = pictures_at_once(painter.generator)
-    drawn: list[Drawn] = []
     with WorkProgress("drawing", start=0, total=len(captions), quiet=quiet) as progress:
-        for start in range(0, len(captions), size):
-            drawn += painter.draw(captions[start : start + size], seeds[start : start + size])
-            progress.update(len(drawn))
-    return drawn
+        return painter.draw_all(captions, seeds, batch_size=size, on_batch=progress.update)
