@@ -29,7 +29,7 @@ from gen2real.models.multimodal import load_multimodal
 from gen2real.recipe import read_recipe
 from tiny import tiny_clip, tiny_gpt2, tiny_stable_diffusion
 from tiny_multimodal import tiny_llava
-from tiny_sets import colour_set
+from tiny_sets import COLOURS, colour_set
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").glob("*/*.yaml"))
@@ -44,6 +44,8 @@ CLASSIFIERS = [path for path in TRAININGS if METHOD[path] in ("regft", "flyp")]
 CAPTIONERS = [path for path in TRAININGS if METHOD[path] == "captioning"]
 MULTIMODAL = [path for path in TRAININGS if METHOD[path] == "multimodal"]
 ALIGNMENTS = [path for path in TRAININGS if METHOD[path] == "gmail"]
+JOINT = [path for path in TRAININGS if METHOD[path] == "unidiff"]
+CIRCLES = [path for path in COMPARISONS if path.stem.endswith("-circle")]
 COMPARED = {path: METHOD[(path.parent / read_recipe(path).values["recipe"]).resolve()] for path in COMPARISONS}
 
 
@@ -92,6 +94,7 @@ def with_pairs(root: Path) -> None:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     root = tmp_path_factory.mktemp("recipes")
     tiny_clip(root / "clip")
+    tiny_clip(root / "scorer", seed=1)
     tiny_gpt2(root / "gpt2", positions=128)
     colour_set(root / "generated")
     colour_set(root / "real", origin="real", per_class=3)
@@ -132,7 +135,12 @@ def test_its_command_asks_for_what_the_recipe_leaves_open(path: Path) -> None:
     given = re.findall(r"--set (\S+?)='?(\[?[\w.-]+\]?)'?(?:\s|$)", said)
     types = {**CONFIGS, "compare": CompareConfig, "generate": GenerateConfig}
     config: Any = load_recipe(path, types, [f"{key}={value}" for key, value in given])
-    if path in TRAININGS and getattr(config.data, "train_on", None) == "real":
+    if path in JOINT:
+        assert config.data.pictures
+        if "pictures" not in read_recipe(path).values["data"]:
+            with pytest.raises(RecipeError, match=r"data\.pictures: missing"):
+                load_recipe(path, types)
+    elif path in TRAININGS and getattr(config.data, "train_on", None) == "real":
         assert config.data.real
     elif path in TRAININGS:
         assert config.data.generated
@@ -231,6 +239,87 @@ def test_it_draws(world: World, tmp_path: Path, path: Path) -> None:
     assert len(made) == len(source.read_text().splitlines())
 
 
+def tuned_together(world: World) -> dict[str, Any]:
+    """What a user brings for UniDiff, and as little as shows that a recipe runs."""
+    return {
+        "models.clip": world.root / "clip",
+        "models.generator": world.generator,
+        "data.pictures": world.root / "real",
+        "data.evaluation": world.root / "shots",
+        "data.general": "null",
+        "data.holdout": 0,
+        "data.views": 1,
+        "drawing": f"{{pictures: 4, sampled_prompts: 0, steps: 1, scorer: {world.root / 'scorer'}}}",
+        "training": "{steps: 1, batch_size: 4}",
+        "synthesis.pictures": "null",
+    }
+
+
+@pytest.mark.parametrize("path", JOINT, ids=named)
+def test_it_tunes_both_models_for_a_step(world: World, tmp_path: Path, path: Path) -> None:
+    changes = {**tuned_together(world), "output": tmp_path / "run"}
+    result = run(load_recipe(path, CONFIGS, [f"{key}={value}" for key, value in changes.items()]), quiet=True)
+    assert isinstance(result, Measured)
+    assert result.summary["cost"]["updates"] == 1
+    assert list(result.readings) == ["original", "tuned"]
+    assert {"image_to_text_recall@1", "kernel_distance"} <= set(result.measures("tuned"))
+    assert (tmp_path / "run" / "model" / "config.json").exists()
+    assert (tmp_path / "run" / "generator" / "model_index.json").exists()
+
+
+@pytest.mark.parametrize("path", [path for path in COMPARISONS if COMPARED[path] == "unidiff"], ids=named)
+def test_it_compares_losses(world: World, tmp_path: Path, path: Path) -> None:
+    # The originals are looked at once for all arms.
+    changes = {f"set.{key}": value for key, value in tuned_together(world).items()}
+    changes |= {"output": tmp_path, "seeds": "[0]"}
+    config = load_recipe(path, {"compare": CompareConfig}, [f"{key}={value}" for key, value in changes.items()])
+    assert isinstance(config, CompareConfig)
+    assert len(load_comparison(path).seeds) >= 5
+    table = compare(config, quiet=True)
+    assert isinstance(table, MeasuredTable)
+    rows = {row.arm: row for row in table.rows}
+    assert list(rows) == list(config.arms)
+    told = {arm: read_json(tmp_path / row.runs[0] / "result.json") for arm, row in rows.items()}
+    assert {one["cost"]["updates"] for one in told.values()} == {1}, "arms are compared at equal steps"
+    recipes = {arm: read_json(tmp_path / row.runs[0] / "recipe.json") for arm, row in rows.items()}
+    forms = {arm: one["consistency"]["form"] for arm, one in recipes.items() if one["consistency"]["weight"]}
+    assert set(forms.values()) == {"features", "relational", "decoded"}
+    assert {one["consistency"]["direction"] for one in recipes.values()} == {
+        "both", "clip_to_diffusion", "diffusion_to_clip",
+    }  # fmt: skip
+    assert set(config.against) == {"ITC", "IS", "ITC + IS"}
+    assert rows["original"].runs == rows["features"].runs
+    assert (rows["original"].reading, rows["features"].reading) == ("original", "tuned")
+
+
+@pytest.mark.parametrize("path", CIRCLES, ids=named)
+def test_it_goes_round(world: World, tmp_path: Path, path: Path) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("".join(f"{name}\n" for name in COLOURS))
+    joint = {**tuned_together(world), "data.evaluation": "null"}
+    drawn = {"source": names, "per_class": 2, "generators.0.steps": 1, "dtype": "float32"}
+    drawn |= {"generators.0.name": world.generator}
+    taught = {key: world.changes[key] for key in ("encoder.name", "data.evaluation", "training.steps")}
+    parts = {"joint": joint, "drawn": drawn, "drawn by the tuned": drawn}
+    config = load_comparison(path)
+    changes = {f"arms.{arm}.set.{key}": value for arm in config.arms for key, value in parts.get(arm, taught).items()}
+    overrides = [f"{key}={value}" for key, value in changes.items()] + [f"output={tmp_path / 'out'}", "seeds=[0]"]
+    table = compare(load_recipe(path, {"compare": CompareConfig}, overrides), quiet=True)  # type: ignore[arg-type]
+    assert isinstance(table, MeasuredTable)
+    rows = {row.arm: row for row in table.rows}
+    assert set(config.arms) - set(rows) == {"drawn", "drawn by the tuned"}
+    assert not rows["joint"].measures
+    recipes = {arm: read_json(tmp_path / "out" / row.runs[0] / "recipe.json") for arm, row in rows.items()}
+    joint_run = str(tmp_path / "out" / rows["joint"].runs[0])
+    tuned = {arm for arm, one in recipes.items() if one.get("encoder", {}).get("name") == joint_run}
+    assert tuned == {"tuned CLIP", "tuned CLIP, zero-shot", "whole circle"}
+    learnt = {arm: one["data"]["generated"][0]["path"] for arm, one in recipes.items() if arm != "joint"}
+    assert learnt["whole circle"] == learnt["tuned generator"] != learnt["untuned circle"] == learnt["tuned CLIP"]
+    by = {arm: ImageSet.read(learnt[arm]).table.column("generator")[0].as_py() for arm in learnt}
+    assert (by["untuned circle"], by["whole circle"]) == (str(world.generator), joint_run)
+    assert set(rows["whole circle"].tests) == {"zero-shot", "untuned circle"}
+
+
 @pytest.mark.parametrize("path", [path for path in COMPARISONS if COMPARED[path] == "gmail"], ids=named)
 def test_it_compares_alignments(world: World, tmp_path: Path, path: Path) -> None:
     changes = {f"set.{key}": value for key, value in world.pairs.items()} | {"output": tmp_path, "seeds": "[0]"}
@@ -289,7 +378,9 @@ def load_comparison(path: Path) -> CompareConfig:
     return config
 
 
-@pytest.mark.parametrize("path", [path for path in COMPARISONS if COMPARED[path] == "regft"], ids=named)
+@pytest.mark.parametrize(
+    "path", [path for path in COMPARISONS if COMPARED[path] == "regft" and path not in CIRCLES], ids=named
+)
 def test_it_compares_every_arm(world: World, tmp_path: Path, path: Path) -> None:
     changes = {f"set.{key}": value for key, value in world.changes.items()} | {"output": str(tmp_path), "seeds": "[0]"}
     config = load_recipe(path, {"compare": CompareConfig}, [f"{key}={value}" for key, value in changes.items()])
