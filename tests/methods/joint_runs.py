@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from small_runs import at_keys
 from torch import Tensor
-from transformers import CLIPModel
 
 from gen2real import methods
 from gen2real.config import parse_config
@@ -23,7 +22,6 @@ from gen2real.methods.unidiff import algorithm
 from gen2real.methods.unidiff.data import JointBatch, JointData
 from gen2real.methods.unidiff.loss import JointLoss
 from gen2real.methods.unidiff.settings import ModelSettings, UniDiffConfig
-from gen2real.models.hub_loading import without_progress_bars
 from gen2real.models.joint import Joint, load_joint
 from tiny import tiny_clip, tiny_stable_diffusion
 from tiny_sets import colour_set
@@ -43,12 +41,9 @@ class JointWorld:
 def joint_world(root: Path) -> JointWorld:
     """CLIP sees 32 pixels, the generator draws 32; 24 pictures of 4 captions, 8 others to measure on."""
     clip = tiny_clip(root / "clip")
-    generator = tiny_stable_diffusion(root / "generator")
-    with without_progress_bars():
-        CLIPModel.from_pretrained(clip).text_model.save_pretrained(generator / "text_encoder")
     return JointWorld(
         clip,
-        generator,
+        tiny_stable_diffusion(root / "generator", clip=clip),
         tiny_stable_diffusion(root / "stranger", seed=5),
         colour_set(root / "pictures", origin="real").root,
         colour_set(root / "evaluation", origin="real", per_class=2, seed=9).root,

@@ -19,7 +19,7 @@ from gen2real.imagesets import ImageSet
 from gen2real.models import load_dual_encoder
 from gen2real.models.aligned import save_aligned
 from gen2real.training.distributed import gather, rank, share, world_size
-from tiny import tiny_clip, tiny_gpt2
+from tiny import tiny_clip, tiny_gpt2, tiny_stable_diffusion
 from tiny_multimodal import tiny_llava
 from tiny_sets import colour_set
 
@@ -58,6 +58,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[Found, Found, Found
     colour_set(root / "pictures-test", names=names, origin="real", per_class=1, seed=1)
     tiny_gpt2(root / "pictures-gpt2", dropout=0.0)
     tiny_llava(root / "pictures-llava", Path(clip))
+    tiny_stable_diffusion(root / "pictures-generator", clip=Path(clip))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GEN2REAL_CACHE", str(root / "cache"))
         patch.setenv("PYTHONPATH", os.pathsep.join([*sys.path, str(TESTS), str(TESTS / "training")]))
@@ -177,6 +178,28 @@ def test_answering_is_the_same(found: Three) -> None:
         )
         for key, value in tensors.items():
             torch.testing.assert_close(value, others[key], rtol=0, atol=3e-6)
+
+
+@pytest.mark.parametrize("run", two_processes.JOINT)
+def test_a_joint_training_is_the_same(found: Three, run: str) -> None:
+    """Three losses, the head before them, chunks, surgery, running means; a process may have nothing to denoise."""
+    alone, first, second = found
+    assert (alone.said[run], first.said[run], second.said[run]) == (True, True, False)
+    assert len(alone.metrics(run)) == {"joint-features": 6}.get(run, 5)
+    for one, other in zip(alone.metrics(run), first.metrics(run), strict=True):
+        assert one.pop("stage") == other.pop("stage")
+        assert one == pytest.approx(other, rel=1e-4, abs=1e-5)
+    for file in (
+        "model/model",
+        "generator/unet/diffusion_pytorch_model",
+        *(["heads"] if run == "joint-features" else []),
+    ):
+        tensors, others = (read_tensors(side.folder / run / f"{file}.safetensors") for side in (alone, first))
+        assert set(tensors) == set(others)
+        for key, value in tensors.items():
+            torch.testing.assert_close(
+                value, others[key], rtol=0, atol=3e-6, msg=lambda text, name=f"{file} {key}": f"{name}: {text}"
+            )
 
 
 def test_every_term_was_compared(found: Three) -> None:

@@ -25,6 +25,8 @@ from gen2real.methods.multimodal.algorithm import run as run_multimodal
 from gen2real.methods.multimodal.settings import MultimodalConfig
 from gen2real.methods.regft import LossSettings, RegFTConfig, RegFTLoss
 from gen2real.methods.regft import run as run_regft
+from gen2real.methods.unidiff.algorithm import run as run_unidiff
+from gen2real.methods.unidiff.settings import UniDiffConfig
 from gen2real.models.classifier import TextInitialisedClassifier
 from gen2real.models.dual_encoder import load_dual_encoder
 from gen2real.training.averaging import Average
@@ -110,6 +112,40 @@ def answering(folder: Path, clip: str, pictures: str) -> dict[str, Any]:
         "schedule": {"name": "constant", "warmup_steps": 0},
         "training": {"batch_size": 5, "epochs": 1, "log_every": 1},
     }
+
+
+def joint(folder: Path, clip: str, pictures: str, changes: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """Batches of 7: 3 of one process, 4 of the other. `changes` by section."""
+    values: dict[str, dict[str, Any]] = {
+        "models": {"clip": clip, "generator": f"{pictures}-generator"},
+        "data": {"pictures": pictures, "evaluation": f"{pictures}-test", "holdout": 0.1, "views": 2},
+        "synthesis": {"ema": 0.5},
+        "drawing": {"pictures": 0, "sampled_prompts": 0},
+        "panel": {"prompts": []},
+        "optimizer": SMOOTH,
+        "schedule": {"name": "constant", "warmup_steps": 0},
+        "training": {"batch_size": 7, "steps": 3, "log_every": 1},
+    }
+    joined = {key: {**values.get(key, {}), **changes.get(key, {})} for key in {**values, **changes}}
+    return {"output": str(folder), **joined}
+
+
+JOINT: dict[str, dict[str, Any]] = {
+    "joint-features": {
+        "contrastive": {"chunk": 2},
+        # One row for the denoiser: the first process has none.
+        "synthesis": {"pictures": 1},
+        "consistency": {"loss": "cosine", "t_max": 1.0},
+        "conflict": {"log_every": 1, "surgery": "pcgrad", "heads_first": 1},
+        "unet": {"mode": "lora"},
+    },
+    "joint-decoded": {
+        "models": {"text_encoder": "separate"},
+        "consistency": {"form": "decoded", "judge": "ema", "t_max": 0.5},
+        "synthesis": {"min_snr": 5.0},
+    },
+    "joint-relational": {"consistency": {"form": "relational", "t_max": 1.0}, "contrastive": {"weight": 0}},
+}
 
 
 class OwnShare:
@@ -290,6 +326,9 @@ def main(folder: Path, clip: str, pictures: str) -> None:
     said["captioning"] = run_captioning(told, quiet=True) is not None
     asked = parse_config(MultimodalConfig, answering(folder / "multimodal", clip, pictures), source="multimodal")
     said["multimodal"] = run_multimodal(asked, quiet=True) is not None
+    for name, changes in JOINT.items():
+        values = joint(folder / name, clip, pictures, changes)
+        said[name] = run_unidiff(parse_config(UniDiffConfig, values, source=name), quiet=True) is not None
     write_tensors(folder / f"{rank()}.safetensors", out)
     write_json(folder / f"{rank()}.json", said)
 
