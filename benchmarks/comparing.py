@@ -22,7 +22,7 @@ def options_of(description: str | None, tables: Sequence[str], *, output: str) -
         parser.set_defaults(table=tables[0])
     parser.add_argument("--publish", action="store_true", help="write the table, with its provenance, to results/")
     parser.add_argument("--seeds", type=int, nargs="+", help="only these; several processes may share the work so")
-    parser.add_argument("--output", type=Path, default=Path(output), help="where sets and runs go")
+    parser.add_argument("--output", type=Path, default=Path(output), help="where the runs go")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="over the comparison, as set.training.steps=2"
     )

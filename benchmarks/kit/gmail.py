@@ -32,7 +32,8 @@ def main() -> None:
     """The command line."""
     options = options_of(__doc__, ("gmail", "scaling"), output="runs/kit").parse_args()
     os.chdir(HERE.parents[1])
-    make_sets(options.output / "sets", SETS)
+    # Where the recipes look for them.
+    make_sets(Path("runs/kit/sets"), SETS)
     name = "gmail-scaling" if options.table == "scaling" else options.table
     run_comparison(HERE, HERE / "recipes" / f"{name}.yaml", name, options)
 

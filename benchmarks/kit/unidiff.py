@@ -34,7 +34,8 @@ def main() -> None:
     """The command line."""
     options = options_of(__doc__, ("unidiff", "circle"), output="runs/kit").parse_args()
     os.chdir(ROOT)
-    make_sets(options.output / "sets", SETS)
+    # Where the recipes look for them.
+    make_sets(Path("runs/kit/sets"), SETS)
     if options.table == "circle":
         run_comparison(HERE, ROOT / "recipes" / "compare" / "unidiff-circle.yaml", "unidiff-circle", options)
     else:
