@@ -5,12 +5,13 @@ It needs `npm`, `pip` and `apt-get` with `dpkg` for what comes from each of them
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,3 +150,30 @@ def _call(command: list[str], complaint: str, folder: Path | None = None) -> Non
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise FetchError(f"{complaint}.\n{' '.join(command)} said:\n{(done.stderr or done.stdout).strip()}")
+
+
+def command(
+    description: str | None,
+    data: Path,
+    build: Callable[[Path, Archives], None],
+    check: Callable[[Path], None],
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """The command line of a benchmark's data: made where it is missing, then counted. Returns the exit status.
+
+    Args:
+        data: where it goes unless another folder is given. build, check: raise FetchError with what to type.
+    """
+    parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
+    parser.add_argument("--packages", type=Path, help="a folder with archives that were downloaded before")
+    parser.add_argument("--out", type=Path, default=data, help="where the image sets go (default: %(default)s)")
+    parser.add_argument("--check", action="store_true", help="only count what is there")
+    options = parser.parse_args(arguments)
+    try:
+        if not options.check:
+            build(options.out, Archives(options.out / "archives", options.packages))
+        check(options.out)
+    except FetchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0

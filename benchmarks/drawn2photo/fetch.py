@@ -9,7 +9,6 @@ downloaded before are taken from `--packages FOLDER`. Running it again does noth
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import shutil
@@ -24,7 +23,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from fetching import STAMPS, STAMPS_INSIDE, Archive, Archives, FetchError, unpack_debian  # noqa: E402
+from fetching import STAMPS, STAMPS_INSIDE, Archive, Archives, FetchError, command, unpack_debian  # noqa: E402
 from gen2real.files import atomic_folder  # noqa: E402
 from gen2real.imagesets import ClassName, ImageSet, unique_slugs  # noqa: E402
 
@@ -99,19 +98,7 @@ class Emoji:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Returns the exit status."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--packages", type=Path, help="a folder with archives that were downloaded before")
-    parser.add_argument("--out", type=Path, default=DATA, help="where the image sets go (default: %(default)s)")
-    parser.add_argument("--check", action="store_true", help="only count what is there")
-    options = parser.parse_args(arguments)
-    try:
-        if not options.check:
-            build(options.out, Archives(options.out / "archives", options.packages))
-        check(options.out)
-    except FetchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return command(__doc__, DATA, build, check, arguments)
 
 
 def build(out: Path, archives: Archives) -> None:

@@ -10,7 +10,6 @@ caption is the first line, in English, of its text file. README.md beside this f
 
 from __future__ import annotations
 
-import argparse
 import re
 import shutil
 import sys
@@ -24,7 +23,7 @@ sys.path.insert(0, str(HERE.parent))
 
 from PIL import Image  # noqa: E402
 
-from fetching import STAMPS, STAMPS_INSIDE, Archives, FetchError, unpack_debian  # noqa: E402
+from fetching import STAMPS, STAMPS_INSIDE, Archives, FetchError, command, unpack_debian  # noqa: E402
 from gen2real.files import atomic_folder, sha256_of  # noqa: E402
 from gen2real.imagesets import ImageSet  # noqa: E402
 from gen2real.imagesets.decoding import decode  # noqa: E402
@@ -62,19 +61,7 @@ class Stamp:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Returns the exit status."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--packages", type=Path, help="a folder with an archive that was downloaded before")
-    parser.add_argument("--out", type=Path, default=DATA, help="where the image sets go (default: %(default)s)")
-    parser.add_argument("--check", action="store_true", help="only count what is there")
-    options = parser.parse_args(arguments)
-    try:
-        if not options.check:
-            build(options.out, Archives(options.out / "archives", options.packages))
-        check(options.out)
-    except FetchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return command(__doc__, DATA, build, check, arguments)
 
 
 def build(out: Path, archives: Archives) -> None:

@@ -4,7 +4,7 @@
     python benchmarks/tuxpaint/unidiff.py --photographs   learns from and is measured on the photographs alone
     python benchmarks/tuxpaint/unidiff.py --publish       also writes the table to benchmarks/tuxpaint/results
 
-The arms are those of recipes/compare/unidiff.yaml. The test stamps are measured on once, at the end of each run; what
+The arms are some of recipes/compare/unidiff.yaml. The test stamps are measured on once, at the end of each run; what
 is chosen is chosen on the validation stamps (--set set.data.evaluation=benchmarks/tuxpaint/data/validation).
 """
 
