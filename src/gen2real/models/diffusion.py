@@ -16,13 +16,16 @@ from types import TracebackType
 from typing import Any, Literal
 
 import torch
-from diffusers import DDPMScheduler, StableDiffusionPipeline
 from jaxtyping import Float, Integer, UInt8
 from torch import Tensor, nn
 
 from gen2real.errors import ModelError
 from gen2real.files import atomic_folder, read_json
 from gen2real.pipelines import INDEX, libraries_quiet, load_pipeline, pipeline_folder
+
+with libraries_quiet():
+    # It tells at once what it cannot read pictures with, which nothing here does.
+    from diffusers import DDPMScheduler, StableDiffusionPipeline
 
 Block = Literal["down", "mid", "up"]
 PredictionType = Literal["epsilon", "v_prediction", "sample"]
