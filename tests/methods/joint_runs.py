@@ -122,11 +122,16 @@ class Step:
 
     def gradients(self, term: str = "loss") -> dict[str, Tensor | None]:
         """Parameter in training → its gradient of one term."""
+        return self.both(term)[1]
+
+    def both(self, term: str = "loss") -> tuple[dict[str, float], dict[str, Tensor | None]]:
+        """Named losses as numbers, and the gradients of one of them, of one pass."""
         self.network.zero_grad(set_to_none=True)
-        value = self.terms()[term]
-        if value.requires_grad:
-            value.backward()
-        return {name: p.grad for name, p in self.network.named_parameters() if p.requires_grad}
+        terms = self.terms()
+        if terms[term].requires_grad:
+            terms[term].backward()
+        gradients = {name: p.grad for name, p in self.network.named_parameters() if p.requires_grad}
+        return {name: float(value.detach()) for name, value in terms.items()}, gradients
 
 
 def reached(gradients: Mapping[str, Tensor | None]) -> set[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from gen2real.evaluation.retrieval import Retrieval, caption_positives, retrieva
 from gen2real.imagesets.loading import Pictures
 from gen2real.imagesets.manifest import ClassName, ImageSet
 from gen2real.imagesets.slugs import unique_slugs
+from gen2real.methods.captioned import with_captions
 from gen2real.methods.classification_data import Labels, matching_classes, set_labels
 from gen2real.models.aligned import Branch, is_aligned, load_aligned
 from gen2real.models.captioner_folder import is_captioner
@@ -128,31 +128,6 @@ def task_of(image_set: ImageSet, model: str | Path | None = None, *, asked: bool
         return "captioning"
     captioned = any(image_set.captions) and not (image_set.labels >= 0).any()
     return "retrieval" if captioned else "classification"
-
-
-def with_captions(image_set: ImageSet, purpose: str) -> ImageSet:
-    """The kept pictures that have a caption; it warns of the others. purpose: as in `retrieval searches by them`.
-
-    Raises: ImageSetError where there are none.
-    """
-    kept = image_set.kept()
-    captioned = [place for place, own in enumerate(kept.captions) if any(caption.strip() for caption in own)]
-    if not captioned:
-        raise ImageSetError(
-            f"{image_set.manifest} has no captions on its {len(kept)} kept picture(s), and {purpose}. "
-            "Import them with gen2real import coco, or gen2real import table --caption-column NAME."
-        )
-    if len(captioned) < len(kept):
-        without = len(kept) - len(captioned)
-        warnings.warn(f"{without} of {len(kept)} picture(s) have no caption and are left out.", stacklevel=3)
-    return kept.select(captioned)
-
-
-def spread_over(image_set: ImageSet, pictures: int | None) -> ImageSet:
-    """At most so many pictures, spread evenly over the set, in its order; None: all."""
-    count = len(image_set)
-    wanted = count if pictures is None else min(pictures, count)
-    return image_set.select([place * count // wanted for place in range(wanted)])
 
 
 def evaluate_retrieval(

@@ -14,8 +14,8 @@ from gen2real.evaluation.diffusion_classifier import KEEP, TRIALS, diffusion_cla
 from gen2real.imagesets.loading import Pictures
 from gen2real.imagesets.manifest import ImageSet
 from gen2real.imagesets.transforms import Preprocess
+from gen2real.methods.captioned import spread_over
 from gen2real.methods.classification_data import set_labels
-from gen2real.methods.finished import spread_over
 from gen2real.models.diffusion import load_diffusion
 from gen2real.progress import WorkProgress
 from gen2real.prompts import prompts_for

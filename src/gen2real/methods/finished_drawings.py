@@ -17,11 +17,10 @@ from gen2real.evaluation.synthesis import synthesis_details, synthesis_values
 from gen2real.generation.drawing import Drawn, Painter
 from gen2real.generation.generating import pictures_at_once
 from gen2real.generation.generators import load_generator
-from gen2real.generation.plan import seed_of
 from gen2real.generation.settings import GeneratorSettings
 from gen2real.imagesets.loading import Pictures
 from gen2real.imagesets.manifest import ImageSet
-from gen2real.methods.finished import spread_over, with_captions
+from gen2real.methods.captioned import captions_to_draw, with_captions
 from gen2real.models.image_encoder import load_image_encoder
 from gen2real.progress import WorkProgress
 
@@ -102,20 +101,23 @@ def evaluate_synthesis(
     """
     # Whatever is wrong with scorer and pictures is found before anything is drawn.
     judge = load_image_encoder(scorer)
+    captioned = with_captions(image_set, "pictures are drawn by them")
     real = Pictures(
-        spread_over(with_captions(image_set, "pictures are drawn by them"), pictures),
+        captioned.select([one.row for one in captions_to_draw(captioned, pictures)]),
         judge.preprocess,
         on_unreadable=on_unreadable,  # type: ignore[arg-type]
     )
     ids = real.image_set.ids
-    captions = [next(one for one in own if one.strip()) for own in real.image_set.captions]
+    # Of those that can be read.
+    asked = captions_to_draw(real.image_set)
+    captions = [one.text for one in asked]
     if len(ids) < 2:
         raise ImageSetError(f"{image_set.manifest} has {len(ids)} picture(s) to compare with; expected at least 2.")
     painter = Painter(load_generator(GeneratorSettings(name=str(generator), steps=steps, guidance=guidance)))
     judge.vision.to(painter.generator.device)
     seen = cached_views(judge.vision, real, views=1, seed=0, cache=FeatureCache())[0]
     read = None if judge.encoder is None else cached_texts(judge.encoder, captions, FeatureCache())
-    drawn = _draw(painter, captions, [seed_of(0, one) for one in ids], quiet)
+    drawn = _draw(painter, captions, [one.seed for one in asked], quiet)
     looked = encode_drawn(judge.vision, judge.preprocess, [one.pixels for one in drawn])
     return Synthesised(
         ids=ids,

@@ -20,8 +20,8 @@ from gen2real.imagesets.decoding import check_pictures
 from gen2real.imagesets.loading import Pictures
 from gen2real.imagesets.manifest import ImageSet
 from gen2real.imagesets.questions import PictureQuestion, read_questions
+from gen2real.methods.captioned import with_captions
 from gen2real.methods.captioning.settings import DecodingSettings as CaptionDecoding
-from gen2real.methods.finished import with_captions
 from gen2real.methods.multimodal.settings import CAPTION_PROMPTS, DecodingSettings
 from gen2real.models.aligned import Branch
 from gen2real.models.captioner_folder import is_captioner, load_captioner

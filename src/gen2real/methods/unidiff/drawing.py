@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
@@ -20,11 +20,10 @@ from gen2real.generation.generators import denoiser_dtype, generator_in_memory
 from gen2real.generation.plan import seed_of
 from gen2real.generation.settings import GeneratorSettings
 from gen2real.imagesets.manifest import ImageSet
+from gen2real.methods.captioned import captions_to_draw, spread
 from gen2real.methods.unidiff.settings import DrawingSettings
 from gen2real.models.diffusion import Diffusion
 from gen2real.models.image_encoder import ImageEncoder
-
-T = TypeVar("T")
 
 GENERIC = 2
 """Pictures of each of the panel's prompts; their fidelity is over prompts, so more of one say little more."""
@@ -69,21 +68,20 @@ def commission(
         generic: prompts of no domain. evaluation: whose captions are drawn. held_out: whose captions are shown where
             there is no evaluation set.
     """
-    captions = [] if evaluation is None else _first_captions(evaluation)
+    captions = [] if evaluation is None else captions_to_draw(evaluation)
     shown = list(settings.prompts)
     if not shown and settings.pictures:
-        known = captions or ([] if held_out is None else _first_captions(held_out))
-        shown = _different([text for _, text in known], SHOWN)
-    chosen = _spread(captions, settings.pictures)
-    ids = [] if evaluation is None else evaluation.ids
-    sampled = _different([text for _, text in captions], settings.sampled_prompts)
+        known = captions or ([] if held_out is None else captions_to_draw(held_out))
+        shown = _different([one.text for one in known], SHOWN)
+    chosen = [] if evaluation is None else captions_to_draw(evaluation, settings.pictures)
+    sampled = _different([one.text for one in captions], settings.sampled_prompts)
     by_scorer = settings.scorer is not None
     # Of one picture nothing that compares sets can be said.
     measured = chosen if by_scorer and len(chosen) > 1 else []
     return Commission(
         shown=_repeated(shown, 1, "shown"),
-        measured=Wanted(tuple(text for _, text in measured), tuple(seed_of(0, ids[row]) for row, _ in measured)),
-        rows=tuple(row for row, _ in measured),
+        measured=Wanted(tuple(one.text for one in measured), tuple(one.seed for one in measured)),
+        rows=tuple(one.row for one in measured),
         sampled=_repeated(sampled if by_scorer else [], settings.samples, "sampled"),
         generic=_repeated(generic if by_scorer and settings.sampled_prompts else [], GENERIC, "generic"),
         samples=settings.samples,
@@ -178,20 +176,8 @@ def content_of(module: nn.Module) -> str:
     return digest_tensors(module.state_dict())
 
 
-def _first_captions(image_set: ImageSet) -> list[tuple[int, str]]:
-    """Row and first caption of every picture that has one."""
-    found = ((row, next((text for text in own if text.strip()), "")) for row, own in enumerate(image_set.captions))
-    return [(row, text) for row, text in found if text]
-
-
-def _spread(items: Sequence[T], most: int) -> list[T]:
-    """As `gen2real evaluate --task synthesis` chooses, so that its numbers are comparable."""
-    wanted = min(most, len(items))
-    return [items[place * len(items) // wanted] for place in range(wanted)]
-
-
 def _different(texts: Sequence[str], most: int) -> list[str]:
-    return _spread(list(dict.fromkeys(texts)), most)
+    return spread(list(dict.fromkeys(texts)), most)
 
 
 def _repeated(prompts: Sequence[str], times: int, purpose: str) -> Wanted:
