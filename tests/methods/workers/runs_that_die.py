@@ -8,7 +8,8 @@ CONFIG is a file with a recipe's values. DIE is `never`, or WHERE:N for the N-th
     renamed     the moment after
     remove      the removal of an old checkpoint, after its first file
 
-The processes are forks, so that torch is imported once. A line says how each one ended.
+The processes are forks, so that torch is imported once, and diffusers where a recipe needs it. A line says how each one
+ended.
 """
 
 from __future__ import annotations
@@ -96,8 +97,11 @@ def die_at(where: str, number: int) -> None:
 def main() -> None:
     """Runs every recipe in turn."""
     torch.set_num_threads(1)
-    for path in sys.argv[1::2]:
-        import_module(methods.METHODS[files.read_json(Path(path))["method"]])
+    for values in map(files.read_json, map(Path, sys.argv[1::2])):
+        module = import_module(methods.METHODS[values["method"]])
+        if values["method"] == "unidiff" and "diffusers.pipelines.stable_diffusion" not in sys.modules:
+            # Its libraries import what they load when they first load it.
+            module.prepare(parse_config(methods.CONFIGS["unidiff"], values, source="recipe"))
     for path, die in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
         child = os.fork()
         if child == 0:
