@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -47,8 +48,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     return Place(root)
 
 
-def test_the_tower_is_one_where_the_two_fit(place: Place) -> None:
-    joint = place.joint()
+@pytest.fixture(scope="module")
+def loaded(place: Place) -> Joint:
+    """To be copied by whoever changes it."""
+    return place.joint()
+
+
+def test_the_tower_is_one_where_the_two_fit(place: Place, loaded: Joint) -> None:
+    joint = loaded
     assert joint.shared
     assert joint.diffusion.text_encoder is joint.encoder.text.text_model
     assert place.joint("shared").shared
@@ -94,9 +101,9 @@ def test_what_is_no_clip_is_refused(place: Place) -> None:
 
 
 @pytest.mark.parametrize("mode", ["frozen", "lora", "full"])
-def test_a_part_is_tuned_alone(place: Place, mode: Literal["frozen", "lora", "full"]) -> None:
+def test_a_part_is_tuned_alone(loaded: Joint, mode: Literal["frozen", "lora", "full"]) -> None:
     for part in PARTS:
-        joint = place.joint()
+        joint = copy.deepcopy(loaded)
         count = len(list(joint.part(part).parameters()))
         trained = joint.tune(part, mode, LORA)
         wanting = [p for whole in (joint.encoder, joint.diffusion.unet) for p in whole.parameters() if p.requires_grad]
@@ -107,14 +114,16 @@ def test_a_part_is_tuned_alone(place: Place, mode: Literal["frozen", "lora", "fu
         assert joint.states_are_fixed == (part != "text" or mode == "frozen")
 
 
-def test_layers_that_are_not_there_are_refused(place: Place) -> None:
+def test_layers_that_are_not_there_are_refused(loaded: Joint) -> None:
     with pytest.raises(ModelError, match="no layer of the denoiser matches the LoRA target 'q_proj'"):
-        place.joint().tune("unet", "lora", LoraSettings(targets=("q_proj",)))
+        copy.deepcopy(loaded).tune("unet", "lora", LoraSettings(targets=("q_proj",)))
 
 
 @pytest.mark.parametrize("mode", ["lora", "full"])
-def test_tuned_models_load_in_stock_libraries(place: Place, tmp_path: Path, mode: Literal["lora", "full"]) -> None:
-    joint = place.joint()
+def test_tuned_models_load_in_stock_libraries(
+    place: Place, loaded: Joint, tmp_path: Path, mode: Literal["lora", "full"]
+) -> None:
+    joint = copy.deepcopy(loaded)
     with torch.no_grad():
         for part in PARTS:
             for parameter in joint.tune(part, mode, LORA):
