@@ -81,6 +81,7 @@ LOCKED = [
     "evaluate_diffusion_classification",
     "evaluate_model",
     "evaluate_questions",
+    "evaluate_reranking",
     "evaluate_retrieval",
     "evaluate_synthesis",
     "gap_between",

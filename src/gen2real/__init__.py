@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from gen2real.methods.finished_denoisers import (
         evaluate_diffusion_classification as evaluate_diffusion_classification,
     )
+    from gen2real.methods.finished_denoisers import evaluate_reranking as evaluate_reranking
     from gen2real.methods.finished_drawings import evaluate_synthesis as evaluate_synthesis
     from gen2real.methods.finished_texts import evaluate_captioning as evaluate_captioning
     from gen2real.methods.finished_texts import evaluate_questions as evaluate_questions
@@ -68,6 +69,7 @@ _EXPORTS = {
     "evaluate_captioning": "gen2real.methods.finished_texts",
     "evaluate_model": "gen2real.methods.finished",
     "evaluate_questions": "gen2real.methods.finished_texts",
+    "evaluate_reranking": "gen2real.methods.finished_denoisers",
     "evaluate_retrieval": "gen2real.methods.finished",
     "evaluate_diffusion_classification": "gen2real.methods.finished_denoisers",
     "evaluate_synthesis": "gen2real.methods.finished_drawings",

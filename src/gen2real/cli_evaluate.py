@@ -16,8 +16,11 @@ from gen2real.errors import Gen2RealError
 if TYPE_CHECKING:
     from gen2real.evaluation.classification import Classification
     from gen2real.evaluation.retrieval import Retrieval
+    from gen2real.methods.finished_denoisers import Reranked
     from gen2real.methods.finished_drawings import Synthesised
     from gen2real.methods.finished_texts import Answered, Captioned
+
+Task = Literal["classification", "retrieval", "captioning", "questions", "synthesis", "diffusion-classification"]
 
 
 def evaluate(
@@ -32,33 +35,35 @@ def evaluate(
     /,
     *,
     task: Annotated[
-        Literal["classification", "retrieval", "captioning", "questions", "synthesis", "diffusion-classification"]
-        | None,
+        Task | None,
         Parameter(
-            help="[default: questions with --questions; synthesis with --scorer; captioning for captioners and "
-            "multimodal models in a folder; else classification, or retrieval where there are captions and no labels]"
+            help="[default: questions with --questions; synthesis with --scorer; retrieval with --rerank; captioning "
+            "for captioners and multimodal models in a folder; else classification, or retrieval where there are "
+            "captions and no labels]"
         ),
     ] = None,
     through: Annotated[
         Literal["f_r", "f_g", "projection"],
         Parameter(help="the image tower of an aligned model that pictures go through: for real, for generated ones"),
     ] = "f_r",
-    questions: Annotated[
-        Path | None, Parameter(help="a JSONL file, a line {image, question, answers}, as gen2real kit writes one")
-    ] = None,
-    templates: Annotated[
-        str | None, Parameter(help="zero-shot: prompts by name, as imagenet-80 [default: simple]")
-    ] = None,
+    questions: Annotated[Path | None, Parameter(help="JSONL, a line {image, question, answers}, as of the kit")] = None,
+    templates: Annotated[str | None, Parameter(help="zero-shot: prompts, as imagenet-80 [default: simple]")] = None,
     prompts: Annotated[Path | None, Parameter(help="zero-shot: a CuPL file, instead of templates")] = None,
     scorer: Annotated[
-        str | None,
-        Parameter(help="synthesis: who looks at the drawn pictures; another encoder than any that was trained"),
+        str | None, Parameter(help="synthesis: who looks at what is drawn; an encoder that was in no training of it")
     ] = None,
+    rerank: Annotated[
+        str | None,
+        Parameter(help="retrieval: a text-to-image pipeline that ranks a picture's best captions anew by its error"),
+    ] = None,
+    candidates: Annotated[int | None, Parameter(help="--rerank: captions a picture [default: 5]")] = None,
+    trials: Annotated[int | None, Parameter(help="--rerank: looks at each of them [default: 64]")] = None,
+    weight: Annotated[float | None, Parameter(help="--rerank: by scale · cosine − WEIGHT · error")] = None,
     pictures: Annotated[
         int | None,
         Parameter(
             help="synthesis: captions to draw, spread over the set [default: 256]; diffusion-classification: pictures "
-            "to tell apart [default: all]"
+            "to tell apart, --rerank: to rank anew [default: all]"
         ),
     ] = None,
     steps: Annotated[int | None, Parameter(help="synthesis: denoising steps [default: 20, or the pipeline's]")] = None,
@@ -70,7 +75,7 @@ def evaluate(
 
     Classification: top-1 and top-5, per class, calibration, confusions.
 
-    Retrieval, from pictures to captions and back: recall at 1, 5 and 10, median rank.
+    Retrieval, from pictures to captions and back: recall at 1, 5 and 10, median rank; --rerank: recall at 1 anew.
 
     Captioning: BLEU-4, ROUGE-L and CIDEr-D against the set's captions; METEOR and SPICE where pycocoevalcap is.
 
@@ -84,31 +89,28 @@ def evaluate(
     from gen2real.methods import finished, finished_denoisers, finished_drawings, finished_texts
 
     measured = ImageSet.read(image_set)
-    if task is None and scorer is not None:
-        task = "synthesis"
-    task = task or finished.task_of(measured, model, asked=questions is not None)
+    meant: Task | None = "synthesis" if scorer is not None else "retrieval" if rerank is not None else None
+    task = task or meant or finished.task_of(measured, model, asked=questions is not None)
     _check(task, questions, templates, prompts)
-    _check_synthesis(task, through, scorer, pictures, steps, guidance)
-    found: Classification | Retrieval | Captioned | Answered | Synthesised
+    reranking = _reranking(task, rerank, candidates, trials, weight)
+    _check_synthesis(task if rerank is None else "re-ranking", through, scorer, pictures, steps, guidance)
+    found: Classification | Retrieval | Reranked | Captioned | Answered | Synthesised
     of_encoder: dict[str, Any] = {"through": through, "on_unreadable": on_unreadable}
     of_generator: dict[str, Any] = {"on_unreadable": on_unreadable, "quiet": json}
     if task == "synthesis":
         assert scorer is not None
-        found = finished_drawings.evaluate_synthesis(
-            model,
-            measured,
-            scorer,
-            pictures=pictures or finished_drawings.PICTURES,
-            steps=steps,
-            guidance=guidance,
-            **of_generator,
-        )
+        of_generator |= {"pictures": pictures or finished_drawings.PICTURES, "steps": steps, "guidance": guidance}
+        found = finished_drawings.evaluate_synthesis(model, measured, scorer, **of_generator)
     elif task == "diffusion-classification":
         found = finished_denoisers.evaluate_diffusion_classification(
             model, measured, templates=templates, file=prompts, pictures=pictures, **of_generator
         )
     elif task == "classification":
         found = finished.evaluate_model(model, measured, templates=templates, file=prompts, **of_encoder)
+    elif rerank is not None:
+        found = finished_denoisers.evaluate_reranking(
+            model, rerank, measured, pictures=pictures, through=through, **reranking, **of_generator
+        )
     elif task == "retrieval":
         found = finished.evaluate_retrieval(model, measured, **of_encoder)
     elif task == "captioning":
@@ -119,7 +121,7 @@ def evaluate(
     if json:
         print(jsonlib.dumps(found.to_json(), allow_nan=False))
     else:
-        _PRINTED[task](found)
+        _PRINTED["re-ranking" if rerank is not None else task](found)
 
 
 def _check(task: str, questions: Path | None, templates: str | None, prompts: Path | None) -> None:
@@ -136,13 +138,30 @@ def _check(task: str, questions: Path | None, templates: str | None, prompts: Pa
         raise Gen2RealError(f"--questions is for --task questions; this is {task}")
 
 
+def _reranking(
+    task: str, rerank: str | None, candidates: int | None, trials: int | None, weight: float | None
+) -> dict[str, Any]:
+    """The options that were given, by name."""
+    if rerank is not None and task != "retrieval":
+        raise Gen2RealError(f"--rerank ranks captions anew, for --task retrieval; this is {task}")
+    asked = {"candidates": candidates, "trials": trials, "weight": weight}
+    given = {name: value for name, value in asked.items() if value is not None}
+    if rerank is None and given:
+        raise Gen2RealError(f"--{', --'.join(given)}: for re-ranking; add --rerank GENERATOR")
+    return given
+
+
 def _check_synthesis(
     task: str, through: str, scorer: str | None, pictures: int | None, steps: int | None, guidance: float | None
 ) -> None:
     asked = {"--scorer": scorer, "--pictures": pictures, "--steps": steps, "--guidance": guidance}
     given = [option for option, value in asked.items() if value is not None]
     if task != "synthesis":
-        wrong = [option for option in given if option != "--pictures" or task != "diffusion-classification"]
+        wrong = [
+            option
+            for option in given
+            if option != "--pictures" or task not in ("diffusion-classification", "re-ranking")
+        ]
         if wrong:
             raise Gen2RealError(f"{', '.join(wrong)}: for --task synthesis; this is {task}")
         if task == "diffusion-classification" and through != "f_r":
@@ -185,6 +204,20 @@ def _print_retrieval(found: Retrieval) -> None:
     lines.append(["median rank", *(f"{one.median_rank:g}" for one in both)])
     lines.append(["searched", *(f"{one.queries} among {one.gallery}" for one in both)])
     print_table(["measure", "pictures → texts", "texts → pictures"], lines)
+
+
+def _print_reranked(found: Reranked) -> None:
+    _print_retrieval(found.retrieval)
+    print()
+    weighed = "the denoiser's error" if found.weight is None else f"scale · cosine − {found.weight:g} · error"
+    lines = [
+        ["recall@1 before", found.before.percent()],
+        [f"recall@1 by {weighed}", found.after.percent()],
+        ["change", found.change.percent()],
+        [f"a right one among the {found.candidates}", found.at_most.percent()],
+        ["pictures", f"{len(found.ids)}, {found.trials} trials a caption"],
+    ]
+    print_table([f"pictures → texts, {found.candidates} ranked anew", "value"], lines)
 
 
 def _print_captioning(found: Captioned) -> None:
@@ -235,6 +268,7 @@ _PRINTED: Mapping[str, Callable[[Any], None]] = {
     "classification": _print_classification,
     "diffusion-classification": _print_classification,
     "retrieval": _print_retrieval,
+    "re-ranking": _print_reranked,
     "captioning": _print_captioning,
     "questions": _print_questions,
     "synthesis": _print_synthesis,

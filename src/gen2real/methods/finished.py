@@ -130,6 +130,38 @@ def task_of(image_set: ImageSet, model: str | Path | None = None, *, asked: bool
     return "retrieval" if captioned else "classification"
 
 
+@dataclass(frozen=True, eq=False)
+class Searchable:
+    """A set's captioned pictures and distinct captions, as an encoder sees them.
+
+    image: [N D] and text: [M D], un-normalised, of the N pictures of `pictures` and of `texts`. positives: int64 [P 2]
+        (`caption_positives`).
+    """
+
+    encoder: DualEncoder
+    pictures: ImageSet
+    image: Tensor
+    texts: Sequence[str]
+    text: Tensor
+    positives: Tensor
+
+
+def searchable(
+    model: str | Path, image_set: ImageSet, *, through: Branch = "f_r", on_unreadable: str = "error"
+) -> Searchable:
+    """What retrieval searches; arguments and errors are those of `evaluate_retrieval`."""
+    captioned = with_captions(image_set, "retrieval searches by them")
+    encoder, vision = open_towers(model, through)
+    pictures = Pictures(captioned, encoder.preprocess, on_unreadable=on_unreadable)  # type: ignore[arg-type]
+    texts, positives = caption_positives(pictures.image_set.captions)
+    if not texts:
+        raise ImageSetError(f"{image_set.manifest} has no picture with a caption that can be read.")
+    image = cached_views(vision, pictures, views=1, seed=0, cache=FeatureCache())[0]
+    with torch.no_grad():
+        text = encoder.encode_text(texts).float().cpu()
+    return Searchable(encoder, pictures.image_set, image, texts, text, positives)
+
+
 def evaluate_retrieval(
     model: str | Path, image_set: ImageSet, *, through: Branch = "f_r", on_unreadable: str = "error"
 ) -> Retrieval:
@@ -144,16 +176,8 @@ def evaluate_retrieval(
 
     Raises: ModelError; ImageSetError where no picture has a caption; UnreadablePictures.
     """
-    captioned = with_captions(image_set, "retrieval searches by them")
-    encoder, vision = open_towers(model, through)
-    pictures = Pictures(captioned, encoder.preprocess, on_unreadable=on_unreadable)  # type: ignore[arg-type]
-    texts, positives = caption_positives(pictures.image_set.captions)
-    if not texts:
-        raise ImageSetError(f"{image_set.manifest} has no picture with a caption that can be read.")
-    image = cached_views(vision, pictures, views=1, seed=0, cache=FeatureCache())[0]
-    with torch.no_grad():
-        text = encoder.encode_text(texts).float().cpu()
-    return retrieval_metrics(image, text, positives)
+    found = searchable(model, image_set, through=through, on_unreadable=on_unreadable)
+    return retrieval_metrics(found.image, found.text, found.positives)
 
 
 @dataclass(frozen=True)
