@@ -124,7 +124,7 @@ def joint(folder: Path, clip: str, pictures: str, changes: Mapping[str, dict[str
         "panel": {"prompts": []},
         "optimizer": SMOOTH,
         "schedule": {"name": "constant", "warmup_steps": 0},
-        "training": {"batch_size": 7, "steps": 3, "log_every": 1},
+        "training": {"batch_size": 7, "steps": 2, "log_every": 1},
     }
     joined = {key: {**values.get(key, {}), **changes.get(key, {})} for key in {**values, **changes}}
     return {"output": str(folder), **joined}
