@@ -154,7 +154,7 @@ def test_the_three_forms_say_the_same(four: Found) -> None:
     heads, cells = four.table.cells(T2I)
     assert heads == ["arm", "seeds", Measure(T2I).name, "against baseline", "against unaligned"]
     test, corrected = four.rows["aligned"].tests["unaligned"][T2I]
-    assert cells[2][4] == f"{100 * test.difference:+.1f} (p {corrected:.2g})"
+    assert cells[2][4] == f"{100 * test.difference:+.1f} (p {corrected:.2g})".replace("-", "−")
     assert cells[0][3] == "–"
 
 

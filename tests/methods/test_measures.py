@@ -50,6 +50,12 @@ def test_which_way_is_better() -> None:
 def test_numbers_for_people() -> None:
     assert KID.interval(Interval(0.0213, 0.0196, 0.0234, 50, 0.95)) == "2.13 [1.96, 2.34]"
     assert KID.change(change(-0.0042, 0.002)) == "−0.42 [−0.62, −0.22]"
+    # By another scorer distances are of another size; an interval has the decimals of its mean, a change its own.
+    assert KID.interval(Interval(4.26704, 3.8012, 4.7033, 50, 0.95)) == "427 [380, 470]"
+    assert KID.interval(Interval(0.42671, 0.0952, 1.0033, 50, 0.95)) == "42.7 [9.5, 100.3]"
+    assert KID.change(change(-0.3127, 0.2)) == "−31.3 [−51.3, −11.3]"
+    assert [KID.value(one) for one in (0.09994, 0.09996, 0.9994, 0.9996)] == ["9.99", "10.0", "99.9", "100"]
+    assert Measure("top1").value(1) == "100.0\u00a0%"
     # A distance that is estimated without bias may be below zero, and is no minus zero.
     assert KID.value(-0.00004) == "0.00"
     assert Measure("clip_score").value(0.3117) == "31.2"

@@ -159,7 +159,7 @@ def test_lower_is_better_where_it_is() -> None:
     assert distance.weighed((_test(0.1, 0.2), 0.001)) == ""
     assert distance.weighed((_test(0.1), 0.3)) == ""  # by its p-value after correction
     assert [distance.end(value) for value in (0.01, 0.015, 0.0, 0.1)] == ["1", "1.5", "0", "10"]
-    assert distance.measure.ends(Interval(0.1, -0.678, 1.0, 9, 0.95)) == "[−67.80, 100.00]"
+    assert distance.measure.ends(Interval(0.1, -0.678, 1.0, 9, 0.95)) == "[−67.8, 100.0]"
     assert [recall.end(value) for value in (0.0, 0.8, 1.0)] == ["0\u00a0%", "80\u00a0%", "100\u00a0%"]
 
 

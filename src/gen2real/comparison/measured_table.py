@@ -229,7 +229,7 @@ def make_measured_table(
 
 
 def _tested(measure: Measure, test: PairedTest, p_value: float) -> str:
-    return f"{100 * test.difference:+.{measure.decimals}f} (p {p_value:.2g})"
+    return f"{measure.difference(test.difference)} (p {p_value:.2g})"
 
 
 def _reading(result: Result | Measured, asked: str | None) -> str:

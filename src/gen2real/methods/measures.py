@@ -21,8 +21,8 @@ _SCORES = {
     "kernel_distance": "kernel distance", "clip_score": "CLIP-score", "clip_i": "CLIP-I", "diversity": "diversity",
 }  # fmt: skip
 _LOWER_IS_BETTER = frozenset({"kernel_distance"})
-# Distances between good sets are small: of two decimals the first may be a zero.
-_DECIMALS = {"kernel_distance": 2}
+# Their size is the scorer's: hundreds by one, hundredths by another. Three digits are shown, at most two decimals.
+_OF_ANY_SIZE = frozenset({"kernel_distance"})
 _LEADING = (
     r"(?:long_)?image_to_text_recall@1", r"(?:long_)?text_to_image_recall@1", r"top1", r"cider", r"accuracy",
     r"kernel_distance",
@@ -58,11 +58,6 @@ class Measure:
         return "" if self.key in _SCORES else "%"
 
     @property
-    def decimals(self) -> int:
-        """How many are shown."""
-        return _DECIMALS.get(self.key, 1)
-
-    @property
     def lower_is_better(self) -> bool:
         """Whether a smaller value is the better one, as of distances."""
         return self.key in _LOWER_IS_BETTER
@@ -79,11 +74,11 @@ class Measure:
 
     def value(self, value: float) -> str:
         """`41.3 %`, `108.3`."""
-        return self._shown(value) + (f"\u00a0{self.unit}" if self.unit else "")
+        return self._shown(value, value) + (f"\u00a0{self.unit}" if self.unit else "")
 
     def ends(self, interval: Interval) -> str:
-        """`[35.1, 47.6]`."""
-        return f"[{self._shown(interval.low)}, {self._shown(interval.high)}]"
+        """`[35.1, 47.6]`, with as many decimals as the mean has."""
+        return f"[{self._shown(interval.low, interval.mean)}, {self._shown(interval.high, interval.mean)}]"
 
     def interval(self, interval: Interval) -> str:
         """`41.3 % [35.1, 47.6]`."""
@@ -91,16 +86,25 @@ class Measure:
 
     def difference(self, difference: float) -> str:
         """`+2.1`, with its sign and without a unit."""
-        # Adding 0 makes of −0.04, which is shown as 0, a zero without its minus sign.
-        return f"{round(100 * difference, self.decimals) + 0.0:+.{self.decimals}f}".replace("-", "−")
+        return self._shown(difference, difference, sign="+")
 
     def change(self, test: PairedTest) -> str:
         """`+2.1 pp [+0.4, +3.8]`; of scores without `pp`."""
-        mean, low, high = (self.difference(value) for value in (test.difference, test.low, test.high))
+        mean, low, high = (self._shown(one, test.difference, "+") for one in (test.difference, test.low, test.high))
         return f"{mean}{chr(0xA0) + 'pp' if self.unit else ''} [{low}, {high}]"
 
-    def _shown(self, value: float) -> str:
-        return f"{round(100 * value, self.decimals) + 0.0:.{self.decimals}f}".replace("-", "−")
+    def _shown(self, value: float, of: float, sign: Literal["", "+"] = "") -> str:
+        """With the decimals that `of` has. sign: also where it is a plus."""
+        decimals = self._decimals(of)
+        # Adding 0 makes of −0.04, which is shown as 0, a zero without its minus sign.
+        return f"{round(100 * value, decimals) + 0.0:{sign}.{decimals}f}".replace("-", "−")
+
+    def _decimals(self, value: float) -> int:
+        if self.key not in _OF_ANY_SIZE:
+            return 1
+        # As rounded to two decimals: 9.996 is 10.0 and 99.96 is 100.
+        size = round(abs(100 * value), 2)
+        return 2 if size < 10 else 1 if round(size, 1) < 100 else 0
 
     @staticmethod
     def _recall(found: re.Match[str]) -> str:
