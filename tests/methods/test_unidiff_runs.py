@@ -250,7 +250,7 @@ KILLED: dict[str, dict[str, Any]] = {
     "decoded": {"consistency": {"form": "decoded", "judge": "ema", "t_max": 1.0}, "data__views": None},
 }
 STEPS = {"features": 6, "decoded": 4}
-DEATHS = {"features": ["update:3", "tensors:7", "update:4", "never"], "decoded": ["update:4", "never"]}
+DEATHS = {"features": ["update:3", "tensors:7", "never"], "decoded": ["update:4", "never"]}
 
 
 @pytest.fixture(scope="module")
