@@ -249,7 +249,7 @@ def tuned_together(world: World) -> dict[str, Any]:
         "data.general": "null",
         "data.holdout": 0,
         "data.views": 1,
-        "drawing": f"{{pictures: 4, sampled_prompts: 0, steps: 1, scorer: {world.root / 'scorer'}}}",
+        "drawing": f"{{prompts: [a], pictures: 2, sampled_prompts: 0, steps: 1, scorer: {world.root / 'scorer'}}}",
         "training": "{steps: 1, batch_size: 4}",
         "synthesis.pictures": "null",
     }
