@@ -90,6 +90,32 @@ def test_sentences_know_that_a_smaller_distance_is_better(readings: dict[str, Re
     assert any("one scorer" in one for one in limitations(whole))
 
 
+def test_many_measures_are_told_by_what_became_of_them(rng: np.random.Generator) -> None:
+    noise = rng.normal(0, 0.02, 60)
+    keys = ["image_to_text_recall@1", "text_to_image_recall@1", "top1", "accuracy", "kernel_distance"]
+    before = dict.fromkeys(keys, 0.5 + noise)
+    gained = dict(zip(keys, (0.1, -0.1, 0.0, 0.2, -0.25), strict=True))
+    after = {key: before[key] + by * (1 + noise) for key, by in gained.items()}
+    both = {"baseline": Reading("before", before), "tuned": Reading("after", after)}
+    whole = complete({"method": "unidiff", "encoder": "clip", "pictures": {"real": 60}}, both, "tuned")
+    said = verdict(whole, values_of(both))
+    opening, better, worse, same = said.replace(". Worse", "|Worse").replace(". Pict", "|Pict").replace(
+        ". Better", "|Better"
+    ).split("|")  # fmt: skip
+    assert opening == "Read as tuned, beside the model before the training"
+    assert better.startswith("Better beyond what chance explains: R@1 picture → text ")
+    assert "pp [" in better
+    assert "; accuracy " in better
+    assert "; kernel distance (lower is better) 2" in better
+    assert worse.startswith("Worse beyond what chance explains: R@1 text → picture ")
+    assert same.startswith("Picture by picture the same: top-1 ")
+    # Without each picture's values nothing is known of chance: a sentence each, as for few.
+    assert verdict(whole).count("; before the training ") == 5
+    few = complete(whole, {name: Reading("", {key: one.values[key] for key in keys[:3]}) for name, one in both.items()},
+                   "tuned")  # fmt: skip
+    assert "a difference of" in verdict(few, values_of(both))
+
+
 def test_a_run_without_distances_says_nothing_of_them(readings: dict[str, Reading]) -> None:
     plain = {name: Reading(one.meaning, {"cider": one.values["clip_score"]}) for name, one in readings.items()}
     card = markdown(complete({"method": "captioning", "encoder": "c", "pictures": {"real": 60}}, plain, "tuned"))

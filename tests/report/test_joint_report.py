@@ -24,7 +24,8 @@ from gen2real.report.collapse import Told, collapse_of, ends_of_arms
 from gen2real.report.curves import joint_curves, loss_curve
 from gen2real.report.drawn import drawn_of
 from gen2real.report.further import counts, further
-from gen2real.report.measured_rows import MeasureTable, of_comparison, of_readings
+from gen2real.report.measured_report import _figures
+from gen2real.report.measured_rows import MeasuredRow, MeasureTable, Tables, of_comparison, of_readings
 from gen2real.report.thumbnails import Thumbnails
 
 
@@ -188,6 +189,20 @@ def test_the_page_and_the_card_say_what_is_better(measured: MeasuredRuns, pages:
     assert drop.startswith("−")
     shown = page.partition("kernel distance: lower is better")[2]
     assert re.search(rf'{drop} <span class="interval">[^<]*</span><small>[^<]*<span class="better">better', shown)
+
+
+def test_a_distance_is_always_among_the_figures() -> None:
+    row = MeasuredRow("tuned", "", "result", Interval(0.5, 0.4, 0.6, 9, 0.95), {}, is_headline=True)
+    keys = ["image_to_text_recall@1", "text_to_image_recall@1", "top1", "accuracy", "kernel_distance"]
+    tables = [MeasureTable(Measure(key), [row], [], 0, 1) for key in keys]
+
+    def told(leading: list[MeasureTable]) -> list[str]:
+        return [one["name"].partition(",")[0] for one in _figures(Tables(leading, leading, "reading", False))]
+
+    recalls = ["R@1 picture → text", "R@1 text → picture", "top-1"]
+    assert told(tables) == [*recalls, "kernel distance ↓"]
+    assert told(tables[:4]) == [*recalls, "accuracy"]
+    assert told(tables[-2:]) == ["accuracy", "kernel distance ↓"]
 
 
 def test_what_has_no_interval_is_told_apart() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ _DONE = {
     "unidiff": "was tuned together with a diffusion model by UniDiff on",
 }
 _RESAMPLES = 2000
+# More leading measures than so many are not told in a sentence each.
+_SENTENCES = 3
 
 Values = Mapping[str, npt.NDArray[Any]]
 """`<reading>/<measure>` → [N], as `values.safetensors` has them."""
@@ -104,8 +106,11 @@ def verdict(summary: Mapping[str, Any], values: Values | None = None) -> str:
         return "There was no evaluation set, so nothing is known about real pictures."
     baseline = baseline_of(summary)
     before = {} if baseline is None else summary["readings"][baseline]["measures"]
+    keys = leading(list(line.measures))
+    if len(keys) > _SENTENCES and all(key in line.changes for key in keys):
+        return f"Read as {reading_name(line.reading)}, beside the model before the training. {_sorted(line, keys)}"
     parts = []
-    for key in leading(list(line.measures)):
+    for key in keys:
         measure = Measure(key)
         which = ", where lower is better," if measure.lower_is_better else ""
         told = f"{measure.name}{which} is {measure.interval(line.measures[key])}"
@@ -118,6 +123,22 @@ def verdict(summary: Mapping[str, Any], values: Values | None = None) -> str:
             told += f", a difference of {measure.change(line.changes[key])}, {_weighed(measure, line.changes[key])}"
         parts.append(told[0].upper() + told[1:])
     return f"Read as {reading_name(line.reading)}: {'. '.join(parts)}."
+
+
+def _sorted(line: Line, keys: Sequence[str]) -> str:
+    """Many measures by what their changes are, a sentence for each sort: `Better beyond what chance explains: …`."""
+    sorts: dict[str, list[str]] = {}
+    for key in keys:
+        measure, change = Measure(key), line.changes[key]
+        which = " (lower is better)" if measure.lower_is_better else ""
+        told = f"{measure.name}{which} {measure.value(line.measures[key].mean)}"
+        if _is_nothing(change):
+            sorts.setdefault("picture by picture the same", []).append(told)
+        else:
+            sorts.setdefault(_weighed(measure, change).removeprefix("which "), []).append(
+                f"{told}, {measure.change(change)}"
+            )
+    return " ".join(f"{sort[0].upper()}{sort[1:]}: {'; '.join(told)}." for sort, told in sorts.items())
 
 
 def limitations(summary: Mapping[str, Any]) -> list[str]:

@@ -31,6 +31,7 @@ from gen2real.report.set_pictures import SetPictures
 from gen2real.report.thumbnails import Thumbnails
 
 _SAMPLES = 24
+_FIGURES = 4
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,9 @@ def _page(
 def _figures(tables: Tables) -> list[dict[str, Any]]:
     """The numbers that a reader of a single run looks for first."""
     found: list[dict[str, Any]] = []
-    for table in tables.leading[:4]:
+    # What is drawn is one half of such a run: its distance is always among them.
+    distances = [table for table in tables.leading[_FIGURES:] if table.measure.lower_is_better][:1]
+    for table in [*tables.leading[: _FIGURES - len(distances)], *distances]:
         headline = next((row for row in table.rows if row.is_headline), None)
         if headline is None or headline.interval is None:
             continue
@@ -149,7 +152,7 @@ def _figures(tables: Tables) -> list[dict[str, Any]]:
             f"{measure.change(test).partition(' [')[0]} against {reference}"
             for reference, (test, _) in headline.tests.items()
         ]
-        name = "; ".join([f"{measure.name}, {headline.name}", *changes])
+        name = "; ".join([f"{measure.heading}, {headline.name}", *changes])
         found.append(
             {
                 "name": name,
