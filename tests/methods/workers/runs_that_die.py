@@ -23,10 +23,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import pyarrow.dataset  # noqa: F401
 import torch
 
 # Imported before the forks, or each of them would; the methods too, in `main`.
 from peft.tuners.lora import LoraLayer  # noqa: F401
+from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor, CLIPModel, CLIPTokenizer  # noqa: F401
 from transformers.models.clip import image_processing_pil_clip, modeling_clip  # noqa: F401
 
@@ -97,6 +99,7 @@ def die_at(where: str, number: int) -> None:
 def main() -> None:
     """Runs every recipe in turn."""
     torch.set_num_threads(1)
+    Image.init()
     for values in map(files.read_json, map(Path, sys.argv[1::2])):
         module = import_module(methods.METHODS[values["method"]])
         if values["method"] == "unidiff" and "diffusers.pipelines.stable_diffusion" not in sys.modules:
