@@ -147,9 +147,6 @@ def tiny_stable_diffusion(
     if clip is not None:
         with without_progress_bars():
             text_encoder = CLIPModel.from_pretrained(clip).text_model
-    if clip is not None:
-        with without_progress_bars():
-            text_encoder = CLIPModel.from_pretrained(clip).text_model
     parts = _latent_diffusion(seed, {"cross_attention_dim": 24})
     parts["scheduler"].register_to_config(**scheduler)
     pipeline = StableDiffusionPipeline(

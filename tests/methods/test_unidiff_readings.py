@@ -153,9 +153,10 @@ def test_the_original_measures_what_its_files_do(run: Measured, joint: JointWorl
         assert np.allclose(run.values("original", measure), own, atol=1e-6), measure
     after = evaluate_synthesis(run.folder, ImageSet.read(joint.evaluation), scorer, pictures=6, steps=2, guidance=7.5)
     for measure, own in after.values.items():
-        # What was drawn with is what was saved: the running mean of the denoiser, and the tuned text tower.
-        assert np.allclose(run.values("tuned", measure), own, atol=1e-6), measure
-        assert not np.allclose(own, expected.values[measure]), measure
+        # What was drawn with is what was saved: the running mean of the denoiser, and the tuned text tower. Weights lie
+        # otherwise in memory after loading, and a sum's last bit may tip a grey level.
+        assert np.allclose(run.values("tuned", measure), own, rtol=5e-3, atol=1e-4), measure
+        assert not np.allclose(own, expected.values[measure], rtol=5e-3, atol=1e-4), measure
 
 
 def test_measures_of_one_reading_have_pictures_of_their_own(run: Measured) -> None:
