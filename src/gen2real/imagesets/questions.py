@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from gen2real.errors import ImageSetError
-from gen2real.files import atomic_file
+from gen2real.imagesets.json_lines import Fault, id_of, picture_of, read_lines, text_of, write_lines
 from gen2real.imagesets.manifest import ImageSet
 
 QUESTIONS = "questions.jsonl"
-_SHOWN = 20
 _EXAMPLE = '{"image": "images/1.png", "question": "what is this?", "answers": ["ball"]}'
 
 
@@ -50,51 +49,21 @@ def read_questions(path: str | Path, image_set: ImageSet | None = None) -> list[
         an id that is there twice; and where nothing is left to ask.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ImageSetError(f"{path} does not exist. Give a file with a question a line, as {_EXAMPLE}")
+    folder = path.parent.absolute()
     known = None if image_set is None else _Known(image_set)
-    questions: list[PictureQuestion] = []
-    faults: list[str] = []
-    lines: dict[str, int] = {}
-    left_out = 0
-    with path.open(encoding="utf-8-sig") as stream:
-        for line, text in enumerate(stream, start=1):
-            if not text.strip():
-                continue
-            try:
-                found = _read(text, line, path.parent.absolute(), known)
-                if found.id in lines:
-                    raise _Fault(f"the id {found.id!r} is on line {lines[found.id]} already")
-            except _Fault as fault:
-                faults.append(f"  line {line}: {fault}")
-                continue
-            lines[found.id] = line
-            if known is not None and found.row is not None and not known.kept[found.row]:
-                left_out += 1
-                continue
-            questions.append(found)
-    if faults:
-        more = [f"  … and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else []
-        raise ImageSetError(
-            "\n".join(
-                [f"{path}: {len(faults)} line(s) cannot be used:", *faults[:_SHOWN], *more, f"A line: {_EXAMPLE}"]
-            )
-        )
+    every = read_lines(
+        path, lambda values, line: _read(values, line, folder, known), example=_EXAMPLE, what="a question"
+    )
+    questions = [one for one in every if known is None or one.row is None or known.kept[one.row]]
     if not questions:
-        why = f"all {left_out} are about pictures that curation left out" if left_out else "the file is empty"
+        why = f"all {len(every)} are about pictures that curation left out" if every else "the file is empty"
         raise ImageSetError(f"{path} holds nothing to ask: {why}. A line: {_EXAMPLE}")
     return questions
 
 
 def write_questions(path: str | Path, questions: Iterable[Mapping[str, Any]]) -> None:
     """Writes a question a line, atomically; each needs the keys image, question, and answers or answer."""
-    with atomic_file(Path(path)) as partial, partial.open("w", encoding="utf-8") as stream:
-        for question in questions:
-            stream.write(json.dumps(question, ensure_ascii=False) + "\n")
-
-
-class _Fault(Exception):
-    """What is wrong with a line."""
+    write_lines(path, questions)
 
 
 class _Known:
@@ -112,43 +81,27 @@ class _Known:
         places = (self.by_id.get(image), self.by_path.get(self.root / image), self.by_path.get(folder / image))
         found = next((place for place in places if place is not None), None)
         if found is None:
-            raise _Fault(f"{self.name} has no picture with the id or path {image!r}")
+            raise Fault(f"{self.name} has no picture with the id or path {image!r}")
         return found
 
 
-def _read(text: str, line: int, folder: Path, known: _Known | None) -> PictureQuestion:
-    try:
-        values = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise _Fault(f"not JSON ({error})") from error
-    if not isinstance(values, dict):
-        raise _Fault("not an object with keys")
-    image, question = (_text(values, name) for name in ("image", "question"))
+def _read(values: Mapping[str, Any], line: int, folder: Path, known: _Known | None) -> PictureQuestion:
+    image, question = (text_of(values, name) for name in ("image", "question"))
     answers = _answers(values)
     if known is None:
-        row, picture = None, folder / image
-        if not picture.is_file():
-            raise _Fault(f"there is no picture {picture}")
+        row, picture = None, picture_of(values, "image", folder)
     else:
         row = known.row(image, folder)
         picture = known.paths[row]
-    id = values.get("id")
-    return PictureQuestion(str(line if id is None else id), picture, row, question, answers)
-
-
-def _text(values: Mapping[str, Any], name: str) -> str:
-    value = values.get(name)
-    if not isinstance(value, str) or not value.strip():
-        raise _Fault(f"{name!r} must be a text; got {json.dumps(value, ensure_ascii=False)}")
-    return value.strip()
+    return PictureQuestion(id_of(values, line), picture, row, question, answers)
 
 
 def _answers(values: Mapping[str, Any]) -> tuple[str, ...]:
     if ("answers" in values) == ("answer" in values):
-        raise _Fault(
+        raise Fault(
             "it needs 'answers', a list of texts, or 'answer', one text" + ("; not both" * ("answer" in values))
         )
     given = values["answers"] if "answers" in values else [values["answer"]]
     if not isinstance(given, list) or not given or not all(isinstance(one, str) and one.strip() for one in given):
-        raise _Fault(f"answers must be texts, at least one; got {json.dumps(given, ensure_ascii=False)}")
+        raise Fault(f"answers must be texts, at least one; got {json.dumps(given, ensure_ascii=False)}")
     return tuple(one.strip() for one in given)
