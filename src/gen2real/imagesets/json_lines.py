@@ -120,3 +120,13 @@ class PictureFiles:
         if not self._there[path]:
             raise Fault(f"there is no picture {path}")
         return path
+
+
+def _values(text: str) -> Mapping[str, Any]:
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise Fault(f"not JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise Fault("not an object with keys")
+    return values

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gen2real.errors import ImageSetError
-from gen2real.imagesets.json_lines import Fault, id_of, picture_of, read_lines, text_of, write_lines
+from gen2real.imagesets.json_lines import Fault, PictureFiles, id_of, read_json_lines, text_of, write_json_lines
 from gen2real.imagesets.manifest import ImageSet
 
 QUESTIONS = "questions.jsonl"
@@ -49,10 +49,10 @@ def read_questions(path: str | Path, image_set: ImageSet | None = None) -> list[
         an id that is there twice; and where nothing is left to ask.
     """
     path = Path(path)
-    folder = path.parent.absolute()
+    pictures = PictureFiles(path.parent)
     known = None if image_set is None else _Known(image_set)
-    every = read_lines(
-        path, lambda values, line: _read(values, line, folder, known), example=_EXAMPLE, what="a question"
+    every = read_json_lines(
+        path, lambda values, line: _read(values, line, pictures, known), example=_EXAMPLE, what="question"
     )
     questions = [one for one in every if known is None or one.row is None or known.kept[one.row]]
     if not questions:
@@ -63,7 +63,7 @@ def read_questions(path: str | Path, image_set: ImageSet | None = None) -> list[
 
 def write_questions(path: str | Path, questions: Iterable[Mapping[str, Any]]) -> None:
     """Writes a question a line, atomically; each needs the keys image, question, and answers or answer."""
-    write_lines(path, questions)
+    write_json_lines(Path(path), questions)
 
 
 class _Known:
@@ -85,13 +85,13 @@ class _Known:
         return found
 
 
-def _read(values: Mapping[str, Any], line: int, folder: Path, known: _Known | None) -> PictureQuestion:
+def _read(values: Mapping[str, Any], line: int, pictures: PictureFiles, known: _Known | None) -> PictureQuestion:
     image, question = (text_of(values, name) for name in ("image", "question"))
     answers = _answers(values)
     if known is None:
-        row, picture = None, picture_of(values, "image", folder)
+        row, picture = None, pictures.find(image)
     else:
-        row = known.row(image, folder)
+        row = known.row(image, pictures.folder)
         picture = known.paths[row]
     return PictureQuestion(id_of(values, line), picture, row, question, answers)
 
