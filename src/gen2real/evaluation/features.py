@@ -20,6 +20,7 @@ from gen2real.imagesets.loading import Pictures, prefetch
 from gen2real.imagesets.seeds import row_generator
 from gen2real.imagesets.transforms import Preprocess
 from gen2real.models.dual_encoder import DualEncoder
+from gen2real.models.text_encoder import TextEncoder
 
 
 def cache_folder() -> Path:
@@ -104,7 +105,7 @@ def encode_drawn(
     return torch.cat(parts)
 
 
-def cached_texts(encoder: DualEncoder, texts: Sequence[str], cache: FeatureCache) -> Float[Tensor, "n d"]:
+def cached_texts(encoder: DualEncoder | TextEncoder, texts: Sequence[str], cache: FeatureCache) -> Float[Tensor, "n d"]:
     """Un-normalised embeddings [N D] (float32, CPU) of texts, from the cache where the same encoder has read them."""
 
     def compute() -> Tensor:

@@ -115,6 +115,13 @@ class ImageSet:
             pq.write_table(table, partial, compression="zstd")
         return cls(root, manifest, table, tuple(classes))
 
+    @classmethod
+    def of(cls, paths: Sequence[str | Path]) -> ImageSet:
+        """Loose pictures as a set in memory only, in order; each one's id is its number. Nothing is written."""
+        rows = [{"id": str(number), "path": str(Path(path).absolute())} for number, path in enumerate(paths)]
+        root = Path().absolute()
+        return cls(root, root / MANIFEST, _conform(_table_of(rows), "pictures"), ())
+
     def __len__(self) -> int:
         return int(self.table.num_rows)
 

@@ -13,6 +13,7 @@ diffusion.py               Diffusion, load_diffusion, block_features; joint.py: 
 folder.py                  save_classifier, load_classifier
 aligned.py                 ShiftedTower, Aligned, save_aligned, load_aligned
 image_encoder.py           load_image_encoder: whatever looks at pictures, with a text tower or without
+text_encoder.py            load_text_encoder: whatever reads sentences, by itself or as a dual encoder
 long_text.py               stretch_positions
 multimodal.py              MultimodalModel, load_multimodal; multimodal_processor.py its processor without torchvision
 multimodal_shift.py        with_shift: an alignment in a multimodal model's image tower

@@ -30,8 +30,17 @@ def explained(name: str, load: Any, **options: Any) -> Any:
         ) from error
 
 
-def whole_model(name: str, model_class: Any, *, revision: str | None, dtype: torch.dtype = torch.float32) -> Any:
+def whole_model(
+    name: str,
+    model_class: Any,
+    *,
+    revision: str | None,
+    dtype: torch.dtype = torch.float32,
+    may_lack: str | None = None,
+) -> Any:
     """A model of transformers, from safetensors, every tensor its own. Call it within `without_progress_bars`.
+
+    may_lack: how the names of tensors begin that are never used, so that a checkpoint may be without them.
 
     Raises: ModelError for what cannot be loaded, is a pickle, or lacks tensors.
     """
@@ -45,7 +54,8 @@ def whole_model(name: str, model_class: Any, *, revision: str | None, dtype: tor
         dtype=dtype,
         output_loading_info=True,
     )
-    if incomplete := sorted(report["missing_keys"]):
+    missing = [key for key in report["missing_keys"] if may_lack is None or not key.startswith(may_lack)]
+    if incomplete := sorted(missing):
         raise ModelError(
             f"the checkpoint {name} lacks {len(incomplete)} tensors of its model "
             f"({', '.join(map(str, incomplete[:5]))} …); they would be random numbers. Get the whole checkpoint."
