@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from gen2real.methods import rehearsal
 from gen2real.methods.estimate import estimate
 from gen2real.methods.measured import Measured
 from gen2real.methods.multimodal import algorithm as multimodal
-from gen2real.methods.multimodal.data import Batch, LessonBatches
+from gen2real.methods.multimodal.data import LessonBatches
 from gen2real.methods.multimodal.settings import MultimodalConfig
 from gen2real.models.aligned import save_aligned
 from gen2real.models.dual_encoder import load_dual_encoder
@@ -177,7 +178,7 @@ def test_a_process_without_rows_adds_nothing(root: Path, tmp_path: Path) -> None
     tuning = multimodal.prepare(settings)
     ((batch,),) = LessonBatches(tuning.data.sources, tuning.model, tuning.data.sampler(6, 0), settings)(range(1))
     answers = multimodal.Answers(tuning.model)
-    empty = Batch(batch.generated, batch.real, 0, batch.rows, batch.all_rows, batch.all_tokens)
+    empty = replace(batch, own=0)
     loss = multimodal.answer_loss({"multimodal": answers}, empty)["loss"]
     assert float(loss.detach()) == 0.0
     loss.backward()

@@ -1,9 +1,10 @@
-"""Augmented pictures by update number, from one or several sources; what goes with a picture is the method's."""
+"""Batches by update number, from one or several sources; what a row is, and what goes with it, is the method's."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import torch
@@ -18,18 +19,53 @@ from gen2real.training.trainer import Part
 B = TypeVar("B", bound=Part)
 
 
-class SourceBatches(ABC, Generic[B]):
-    """Each row's random numbers are seeded by its place in the whole batch, so neither the number of processes nor that
-    of accumulation steps changes what is seen."""
+R = TypeVar("R")
+
+
+class RowBatches(ABC, Generic[R, B]):
+    """The rows of an update, cut into accumulation parts. A row is drawn by its place in the whole batch alone, so
+    neither the number of processes nor that of parts changes what is learnt."""
+
+    def __init__(self, sampler: EpochSampler, *, seed: int, parts: int, workers: int) -> None:
+        self._sampler, self._seed = sampler, seed
+        self._parts, self._workers = parts, workers
+
+    def __call__(self, numbers: range) -> Iterator[tuple[B, ...]]:
+        return prefetch(self._make, numbers, workers=self._workers)
+
+    @abstractmethod
+    def _row(self, number: int, place: int, source: int, index: int) -> R:
+        """What the update's row at `place` is: element `index` of a source."""
+
+    @abstractmethod
+    def _part(self, rows: list[R], whole: list[R]) -> B:
+        """One process's part. rows: of this part on all processes. whole: of the whole update."""
+
+    def _make(self, number: int) -> tuple[B, ...]:
+        drawn = enumerate(self._sampler.batch(number))
+        whole = [self._row(number, place, source, index) for place, (source, index) in drawn]
+        size = -(-len(whole) // self._parts)
+        return tuple(self._part(whole[i : i + size], whole) for i in range(0, len(whole), size))
+
+
+@dataclass(frozen=True)
+class PictureRow:
+    """A row of `SourceBatches`: the picture `index` of a source, at `place` of the update `number`."""
+
+    number: int
+    place: int
+    source: int
+    index: int
+
+
+class SourceBatches(RowBatches[PictureRow, B]):
+    """Augmented pictures: each row's random numbers are seeded by its place in the whole batch."""
 
     def __init__(
         self, pictures: Sequence[Pictures], sampler: EpochSampler, *, seed: int, parts: int, workers: int
     ) -> None:
-        self._pictures, self._sampler = pictures, sampler
-        self._seed, self._parts, self._workers = seed, parts, workers
-
-    def __call__(self, numbers: range) -> Iterator[tuple[B, ...]]:
-        return prefetch(self._make, numbers, workers=self._workers)
+        super().__init__(sampler, seed=seed, parts=parts, workers=workers)
+        self._pictures = pictures
 
     @abstractmethod
     def _batch(
@@ -42,16 +78,35 @@ class SourceBatches(ABC, Generic[B]):
             own: (source, index) of its n rows. generators: one a row, to draw from. rows: of all processes.
         """
 
-    def _make(self, number: int) -> tuple[B, ...]:
-        rows = list(enumerate(self._sampler.batch(number)))
-        size = -(-len(rows) // self._parts)
-        return tuple(self._part(number, rows[i : i + size]) for i in range(0, len(rows), size))
+    def _row(self, number: int, place: int, source: int, index: int) -> PictureRow:
+        return PictureRow(number, place, source, index)
 
-    def _part(self, number: int, rows: list[tuple[int, tuple[int, int]]]) -> B:
+    def _part(self, rows: list[PictureRow], whole: list[PictureRow]) -> B:
         own = share(rows)
-        generators = [row_generator(self._seed, number, place) for place, _ in own or rows[:1]]
+        seen = own or rows[:1]
+        generators = [row_generator(self._seed, row.number, row.place) for row in seen]
         pixels = [
-            self._pictures[source].training([index], generator)
-            for generator, (_, (source, index)) in zip(generators, own or rows[:1], strict=True)
+            self._pictures[row.source].training([row.index], generator)
+            for generator, row in zip(generators, seen, strict=True)
         ]
-        return self._batch(torch.cat(pixels), [row for _, row in own], generators[: len(own)], len(rows))
+        drawn = [(row.source, row.index) for row in own]
+        return self._batch(torch.cat(pixels), drawn, generators[: len(own)], len(rows))
+
+
+@dataclass(frozen=True)
+class TokenShare:
+    """What a part of a batch of texts says of its size, so that a loss is the mean over the whole update's tokens.
+
+    own: how many rows count here: a process without rows holds one all the same, as models run on all of them. rows: of
+    this part on all processes; all_rows, all_tokens: rows and learnt tokens of the whole update.
+    """
+
+    own: int
+    rows: int
+    all_rows: int
+    all_tokens: int
+
+    def mean(self, sums: Tensor) -> Tensor:
+        """The mean over the update's tokens, from sums over tokens of every process ([P] or [N], gathered), as far as
+        this part goes: the trainer weighs it by rows / all_rows."""
+        return sums.sum() / self.all_tokens * (self.all_rows / self.rows)

@@ -5,7 +5,8 @@ W' = W + (α/r)·B·A with B zero at the start (Hu et al. 2022, equation 3), so 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -184,3 +185,16 @@ def lora_layers(module: nn.Module) -> list[tuple[str, Any]]:
     from peft.tuners.lora import LoraLayer
 
     return [(name, layer) for name, layer in module.named_modules() if isinstance(layer, LoraLayer)]
+
+
+@contextmanager
+def without_adapters(module: nn.Module) -> Iterator[None]:
+    """Within, `module` is as it was before its LoRA layers, bit for bit; afterwards they count again."""
+    layers = [layer for _, layer in lora_layers(module)]
+    try:
+        for layer in layers:
+            layer.enable_adapters(False)
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)

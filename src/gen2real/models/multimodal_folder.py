@@ -19,7 +19,7 @@ from gen2real.errors import ModelError
 from gen2real.files import atomic_folder, read_json, read_tensors, write_json, write_tensors
 from gen2real.models.adapters import add_lora, load_adapter, lora_layers, matching, merge_lora, save_adapter
 from gen2real.models.card import plain_text
-from gen2real.models.dual_encoder import refuse_to_replace
+from gen2real.models.dual_encoder import checkpointing_switch, refuse_to_replace
 from gen2real.models.hub_loading import without_progress_bars
 from gen2real.models.multimodal import Dtype, MultimodalModel, load_base
 
@@ -55,6 +55,15 @@ def make_trainable(
     for parameter in model.model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+
+
+def checkpoint_activations(model: MultimodalModel) -> None:
+    """Makes training keep fewer activations and compute them again. Raises: ModelError where the model cannot."""
+    switch = checkpointing_switch(model.model, enable=True)
+    if switch is None:
+        raise ModelError(f"{model.name} cannot train with gradient checkpointing; leave it out.")
+    # The re-entrant kind needs inputs with a gradient, which frozen embeddings do not have.
+    switch({"use_reentrant": False})
 
 
 def save_multimodal(

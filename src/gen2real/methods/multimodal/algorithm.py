@@ -21,7 +21,6 @@ import torch
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 
-from gen2real.errors import ModelError
 from gen2real.losses import next_token
 from gen2real.methods.fitting import fit
 from gen2real.methods.measured import Measured, complete, values_of
@@ -31,11 +30,10 @@ from gen2real.methods.multimodal.data import Batch, LessonBatches, MultimodalDat
 from gen2real.methods.multimodal.readings import measure
 from gen2real.methods.multimodal.settings import MultimodalConfig
 from gen2real.methods.rehearsal import Rehearsal
-from gen2real.models.adapters import lora_layers
+from gen2real.models.adapters import without_adapters
 from gen2real.models.aligned import load_aligned
-from gen2real.models.dual_encoder import checkpointing_switch
 from gen2real.models.multimodal import Branch, MultimodalModel, load_multimodal
-from gen2real.models.multimodal_folder import make_trainable, save_multimodal
+from gen2real.models.multimodal_folder import checkpoint_activations, make_trainable, save_multimodal
 from gen2real.models.multimodal_shift import with_shift
 from gen2real.models.supervised import Supervised, kept_logits
 from gen2real.training.distributed import gather, rank
@@ -104,18 +102,14 @@ class MultimodalTuning:
         """Within, the model is as it was before: no LoRA, the original projector; afterwards it is tuned again."""
         parameters = dict(self.model.model.named_parameters())
         tuned = {name: parameters[name].data for name in self.original}
-        layers = [layer for _, layer in lora_layers(self.model.model)]
         try:
             for name, value in self.original.items():
                 parameters[name].data = value.to(tuned[name].device)
-            for layer in layers:
-                layer.enable_adapters(False)
-            yield
+            with without_adapters(self.model.model):
+                yield
         finally:
             for name, value in tuned.items():
                 parameters[name].data = value
-            for layer in layers:
-                layer.enable_adapters(True)
 
 
 def run(config: MultimodalConfig, *, quiet: bool = False) -> Measured | None:
@@ -153,11 +147,7 @@ def prepare(config: MultimodalConfig) -> MultimodalTuning:
         projector=config.projector,
     )
     if config.training.gradient_checkpointing:
-        switch = checkpointing_switch(model.model, enable=True)
-        if switch is None:
-            raise ModelError(f"{model.name} cannot train with gradient checkpointing; leave it out.")
-        # The re-entrant kind needs inputs with a gradient, which frozen embeddings do not have.
-        switch({"use_reentrant": False})
+        checkpoint_activations(model)
     original = {
         name: parameter.detach().clone()
         for name, parameter in model.model.named_parameters()
@@ -179,8 +169,8 @@ def answer_loss(models: Mapping[str, nn.Module], batch: Batch) -> dict[str, Tens
     device = next(model.parameters()).device
     generated, real = (None if own is None else own.to(device) for own in (batch.generated, batch.real))
     sums = gather(model(generated, real)[: batch.own])
-    # L = −1/T Σ_t log p(a_t | picture, question, a_<t). The trainer weighs this part by rows / all_rows.
-    return {"loss": sums.sum() / batch.all_tokens * (batch.all_rows / batch.rows)}
+    # L = −1/T Σ_t log p(a_t | picture, question, a_<t)
+    return {"loss": batch.mean(sums)}
 
 
 def _conclude(folder: RunFolder, tuning: MultimodalTuning, report: FitReport) -> Measured:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +10,11 @@ import torch
 
 from gen2real.errors import ImageSetError
 from gen2real.imagesets.decoding import check_pictures
-from gen2real.imagesets.loading import prefetch
 from gen2real.imagesets.manifest import ImageSet
 from gen2real.imagesets.questions import read_questions
 from gen2real.imagesets.sampling import EpochSampler
 from gen2real.imagesets.seeds import row_generator
+from gen2real.methods.batches import RowBatches, TokenShare
 from gen2real.methods.leaks import refuse_leak
 from gen2real.methods.multimodal.settings import AnswerData, AnswerSource, MultimodalConfig
 from gen2real.methods.origins import at_most, origin_checked
@@ -88,52 +88,37 @@ class MultimodalData:
 
 
 @dataclass(frozen=True)
-class Batch:
+class Batch(TokenShare):
     """One process's part of an update.
 
-    generated, real: its pictures by the tower that they go through; one of them may be None. own: how many rows count
-    here: a process without rows holds one all the same, as models run on all of them. rows: of this part on all
-    processes; all_rows, all_tokens: lessons and answer tokens of the whole update.
+    generated, real: its pictures by the tower that they go through; one of them may be None.
     """
 
     generated: Supervised | None
     real: Supervised | None
-    own: int
-    rows: int
-    all_rows: int
-    all_tokens: int
 
 
-class LessonBatches:
-    """Lessons by update number. Which question and answer are drawn depends on the row's place in the whole batch
-    alone, so neither the number of processes nor that of accumulation steps changes what is learnt."""
+class LessonBatches(RowBatches[tuple[Sample, int], Batch]):
+    """Lessons by update number; which question and answer a row has is drawn by its place in the whole batch."""
 
     def __init__(
         self, sources: Sequence[Lessons], model: MultimodalModel, sampler: EpochSampler, config: MultimodalConfig
     ) -> None:
-        self._sources, self._model, self._sampler = sources, model, sampler
-        self._seed, self._parts = config.seed, config.training.accumulation
-        self._workers = config.training.loader_workers
+        training = config.training
+        super().__init__(sampler, seed=config.seed, parts=training.accumulation, workers=training.loader_workers)
+        self._sources, self._model = sources, model
 
-    def __call__(self, numbers: range) -> Iterator[tuple[Batch, ...]]:
-        return prefetch(self._make, numbers, workers=self._workers)
+    def _row(self, number: int, place: int, source: int, index: int) -> tuple[Sample, int]:
+        return self._sources[source].lessons[index].sample(row_generator(self._seed, number, place)), source
 
-    def _make(self, number: int) -> tuple[Batch, ...]:
-        rows = [
-            (self._sources[source].lessons[index].sample(row_generator(self._seed, number, place)), source)
-            for place, (source, index) in enumerate(self._sampler.batch(number))
-        ]
-        tokens = sum(len(answer_ids(self._model, sample)[1]) for sample, _ in rows)
-        size = -(-len(rows) // self._parts)
-        return tuple(self._part(rows[i : i + size], len(rows), tokens) for i in range(0, len(rows), size))
-
-    def _part(self, rows: list[tuple[Sample, int]], all_rows: int, all_tokens: int) -> Batch:
+    def _part(self, rows: list[tuple[Sample, int]], whole: list[tuple[Sample, int]]) -> Batch:
         own = share(rows)
+        tokens = sum(len(answer_ids(self._model, sample)[1]) for sample, _ in whole)
         seen: dict[bool, list[Sample]] = {True: [], False: []}
         for sample, source in own or rows[:1]:
             seen[self._sources[source].generated].append(sample)
         generated, real = (supervise(self._model, seen[kind]) if seen[kind] else None for kind in (True, False))
-        return Batch(generated, real, len(own), len(rows), all_rows, all_tokens)
+        return Batch(len(own), len(rows), len(whole), tokens, generated=generated, real=real)
 
 
 def _lessons(one: ImageSet, source: AnswerSource, settings: AnswerData) -> list[Lesson]:
