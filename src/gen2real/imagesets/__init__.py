@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from gen2real.imagesets.importers import import_imagefolder as import_imagefolder
     from gen2real.imagesets.importers import import_table as import_table
     from gen2real.imagesets.importers import import_webdataset as import_webdataset
+    from gen2real.imagesets.interleaved import Interleaved as Interleaved
+    from gen2real.imagesets.interleaved import Slice as Slice
+    from gen2real.imagesets.interleaved import Turn as Turn
+    from gen2real.imagesets.interleaved import read_interleaved as read_interleaved
+    from gen2real.imagesets.interleaved import slices as slices
+    from gen2real.imagesets.interleaved import write_interleaved as write_interleaved
     from gen2real.imagesets.loading import Pictures as Pictures
     from gen2real.imagesets.loading import prefetch as prefetch
     from gen2real.imagesets.manifest import ClassName as ClassName
@@ -41,10 +47,13 @@ _WHERE = {
     "ClassName": "manifest",
     "EpochSampler": "sampling",
     "ImageSet": "manifest",
+    "Interleaved": "interleaved",
     "Pairs": "pairs",
     "PictureQuestion": "questions",
     "Pictures": "loading",
     "Preprocess": "transforms",
+    "Slice": "interleaved",
+    "Turn": "interleaved",
     "check_pictures": "decoding",
     "decode": "decoding",
     "export_webdataset": "importers",
@@ -60,9 +69,12 @@ _WHERE = {
     "perceptual_hash": "hashing",
     "perceptual_hash_views": "hashing",
     "prefetch": "loading",
+    "read_interleaved": "interleaved",
     "read_questions": "questions",
+    "slices": "interleaved",
     "slug": "slugs",
     "unique_slugs": "slugs",
+    "write_interleaved": "interleaved",
     "write_questions": "questions",
 }
 
