@@ -24,6 +24,14 @@ TEMPLATES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 GENERATION_TEMPLATES: Mapping[str, str] = MappingProxyType(dict(_DATA["generation"]))
 """What RegFT's generator is asked for, by dataset. dtd and stanford_cars differ from the zero-shot templates."""
 
+CAPTION_PROMPTS = (
+    "Describe the image briefly.",
+    "What is shown in this image? Answer in one sentence.",
+    "Write a short caption for this image.",
+    "Give a brief description of the image.",
+)
+"""Ways to ask a multimodal model for a caption (ours); the first one is asked in evaluation."""
+
 
 def prompts_for(
     class_names: Sequence[str], *, templates: str | Sequence[str] = "simple", file: Path | None = None

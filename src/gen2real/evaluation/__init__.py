@@ -11,7 +11,9 @@ gap.py             all of these between a generated and a real set, with a readi
 diversity.py       magnitude, direction, effective rank
 synthesis.py       drawn pictures beside the real ones of their captions: kernel distance, CLIP-score, CLIP-I; FID, CMMD
 collapse.py        does a dual encoder shrink: effective rank, uniformity, captions' cosine, modality gap; text drift
-features.py        pictures -> features by an encoder, cached on disk; import it by its own name, it needs models
+tasks.py           what multimodal models are measured on, by name: measure_task; task_files.py reads the tasks' files
+text_tasks.py      questions and captions, as tasks
+features.py        pictures -> features by an encoder, cached on disk; import it by its own name, as tasks: they need models
 """
 
 from gen2real.evaluation.captioning import CaptionScores, caption_scores

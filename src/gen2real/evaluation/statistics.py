@@ -238,10 +238,26 @@ def group_values(values: Values, group: Values, groups: int) -> Array:
     if own.shape != member.shape or member.min() < 0 or member.max() >= groups:
         raise ValueError(f"each of {own.size} values needs its group in 0…{groups - 1}; got {_shape(group)}")
     size = np.bincount(member, minlength=groups).astype(np.float64)
-    total = np.bincount(member, weights=own, minlength=groups)
-    mean = own.mean()
-    # μ + (Σ_g − μ·n_g) / n̄
-    found: Array = mean + (total - mean * size) / size.mean()
+    return ratio_values(np.bincount(member, weights=own, minlength=groups), size)
+
+
+def ratio_values(tops: Values, bottoms: Values) -> Array:
+    """[N]: one value an example, whose mean is the ratio of sums Σ tops / Σ bottoms: precision, recall, F1.
+
+    Such a ratio is no mean of examples' own; as `group_values` it is linearised about itself, so that intervals and
+    paired tests are those of the ratio to first order. A single value means nothing by itself. Where Σ bottoms is 0 the
+    ratio is taken as 0.
+
+    Raises: ValueError for other lengths.
+    """
+    top, bottom = _as_matrix(tops, "tops")[0], _as_matrix(bottoms, "bottoms")[0]
+    if top.shape != bottom.shape:
+        raise ValueError(f"a ratio needs as many tops as bottoms; got {_shape(tops)} and {_shape(bottoms)}")
+    if bottom.sum() == 0:
+        return np.zeros(top.size)
+    ratio = top.sum() / bottom.sum()
+    # ρ + (t_i − ρ·b_i) / b̄
+    found: Array = ratio + (top - ratio * bottom) / bottom.mean()
     return found
 
 

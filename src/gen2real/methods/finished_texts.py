@@ -22,10 +22,11 @@ from gen2real.imagesets.manifest import ImageSet
 from gen2real.imagesets.questions import PictureQuestion, read_questions
 from gen2real.methods.captioned import with_captions
 from gen2real.methods.captioning.settings import DecodingSettings as CaptionDecoding
-from gen2real.methods.multimodal.settings import CAPTION_PROMPTS, DecodingSettings
+from gen2real.methods.multimodal.settings import DecodingSettings
 from gen2real.models.aligned import Branch
 from gen2real.models.captioner_folder import is_captioner, load_captioner
 from gen2real.models.multimodal import MultimodalModel, load_multimodal
+from gen2real.prompts import CAPTION_PROMPTS
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,15 +9,8 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 
 from gen2real.config import Config, RecipeName, RecipePath
 from gen2real.methods.settings import LoraSettings, SourceSettings, as_source, one_or_more
+from gen2real.prompts import CAPTION_PROMPTS
 from gen2real.training.settings import OptimizerSettings, ScheduleSettings, TrainingSettings
-
-CAPTION_PROMPTS = (
-    "Describe the image briefly.",
-    "What is shown in this image? Answer in one sentence.",
-    "Write a short caption for this image.",
-    "Give a brief description of the image.",
-)
-"""Ways to ask for a caption (ours)."""
 
 
 class MultimodalSettings(Config):
