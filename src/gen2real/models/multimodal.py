@@ -127,30 +127,81 @@ class MultimodalModel:
             question: its marks `<image>` say where the pictures stand; without a mark they stand in front.
             pictures: how many there are.
         """
-        if not self._has_template:
-            return f"USER: {self._plain(question, pictures)} ASSISTANT:"
-        return str(self.processor.apply_chat_template([_user(question, pictures)], add_generation_prompt=True))
+        return self.rendered([self.user(question, pictures)], opened=True)
 
     def answered(self, question: str, answer: str, pictures: int = 1) -> str:
         """What follows `prompt(question, pictures)` where the model answers so, its end token included.
 
         A template that ends an answer with nothing (LLaVA-1.5's) is given the tokenizer's end of text.
         """
-        prompt, text = self.prompt(question, pictures), f" {answer}"
+        prompt, whole = self.prompt(question, pictures), self.rendered([self.user(question, pictures), reply(answer)])
+        # Some templates write an earlier turn otherwise than one that is yet to come.
+        text = whole[len(prompt) :] if whole.startswith(prompt) else answer
+        return text[: self.end_of(text)] or self.ended(text)
+
+    def user(self, question: str, pictures: int = 1) -> dict[str, Any]:
+        """The question as a message of a conversation; arguments as `prompt`.
+
+        Pictures that stand in front of all text are left to the template, as a question without marks is. Where the
+        template would put later ones in front too (LLaVA-1.5's), their token is written into the text.
+        """
+        picture, pieces = {"type": "image"}, question.split(MARK)
+        leading = pictures
+        if len(pieces) > 1:
+            leading = next((place for place, piece in enumerate(pieces) if piece.strip()), len(pieces) - 1)
+            pieces = pieces[leading:]
+            pieces[0] = pieces[0].lstrip() if leading else pieces[0]
+        content: list[dict[str, str]] = [picture] * leading
+        if not self._keeps_order:
+            pieces = [self.processor.image_token.join(pieces)]
+        for place, piece in enumerate(pieces):
+            content += [picture] if place else []
+            content += [{"type": "text", "text": piece}] if piece or not content else []
+        return {"role": "user", "content": content}
+
+    def rendered(self, messages: Sequence[Mapping[str, Any]], *, opened: bool = False) -> str:
+        """A conversation as the chat template writes it, or as LLaVA-1.5 does where there is none.
+
+        Args:
+            messages: of `user` and `reply`.
+            opened: up to where the next answer begins.
+        """
         if self._has_template:
-            reply = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
-            whole = str(self.processor.apply_chat_template([_user(question, pictures), reply]))
-            # Some templates write an earlier turn otherwise than one that is yet to come.
-            text = whole[len(prompt) :] if whole.startswith(prompt) else answer
-        ends = [self.tokenizer.convert_ids_to_tokens(token) for token in self.end_tokens]
-        places = [text.index(end) + len(end) for end in ends if end in text]
-        return text[: min(places)] if places else text.rstrip() + str(ends[0])
+            return str(self.processor.apply_chat_template(list(messages), add_generation_prompt=opened))
+        parts = [
+            "".join(part.get("text", f"{self.processor.image_token}\n") for part in m["content"]) for m in messages
+        ]
+        said = [
+            f"USER: {part}" if message["role"] == "user" else f" ASSISTANT: {part}"
+            for message, part in zip(messages, parts, strict=True)
+        ]
+        return "".join([*said, " ASSISTANT:" if opened else ""])
+
+    def end_of(self, text: str) -> int:
+        """Where the first token that ends an answer ends in a rendered text; 0 where there is none."""
+        return min((text.index(end) + len(end) for end in self._ends if end in text), default=0)
+
+    def ended(self, text: str) -> str:
+        """A text that its template ends with nothing, and the token that ends it."""
+        return text.rstrip() + self._ends[0]
 
     def token_ids(self, text: str) -> list[int]:
         """Tokens of a rendered text as the processor makes them, a mark of a picture being one token."""
-        # Too long a text is told of by `supervised.check_samples`, once and with its name.
-        with self._tokenizing:
-            return list(self.tokenizer(text, add_special_tokens=self._adds_special(text), verbose=False)["input_ids"])
+        return list(self._tokenized(text)["input_ids"])
+
+    def token_places(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """`token_ids`, and where in the text each of them begins and ends; (0, 0) for one that is not in the text.
+
+        Raises: ModelError for a tokenizer that cannot tell.
+        """
+        try:
+            found = self._tokenized(text, return_offsets_mapping=True)
+        except NotImplementedError as error:
+            raise ModelError(
+                f"the tokenizer of {self.name} ({type(self.tokenizer).__name__}) cannot say where its tokens stand in "
+                "a text; a fast tokenizer (tokenizer.json) can."
+            ) from error
+        return list(found["input_ids"]), list(found["offset_mapping"])
 
     def inputs(self, prompts: Sequence[str], pictures: Sequence[Sequence[Image.Image]]) -> dict[str, Tensor]:
         """The model's inputs for rendered prompts [N] and each one's pictures, padded on the left.
@@ -255,15 +306,29 @@ class MultimodalModel:
     def _has_template(self) -> bool:
         return bool(getattr(self.processor, "chat_template", None))
 
+    @cached_property
+    def _ends(self) -> list[str]:
+        return [str(self.tokenizer.convert_ids_to_tokens(token)) for token in self.end_tokens]
+
+    @cached_property
+    def _keeps_order(self) -> bool:
+        """Whether the template leaves a picture between two texts there."""
+        if not self._has_template:
+            return False
+        texts = [{"type": "text", "text": text} for text in ("\ue000", "\ue001")]
+        written = self.rendered([{"role": "user", "content": [texts[0], {"type": "image"}, texts[1]]}])
+        places = [written.find(found) for found in ("\ue000", self.processor.image_token, "\ue001")]
+        return places == sorted(places)
+
+    def _tokenized(self, text: str, **options: Any) -> Any:
+        # Too long a text is told of by `supervised.check_samples`, once and with its name.
+        with self._tokenizing:
+            return self.tokenizer(text, add_special_tokens=self._adds_special(text), verbose=False, **options)
+
     def _adds_special(self, text: str) -> bool:
         # A template that writes the beginning of text itself must not get a second one.
         begin = self.tokenizer.bos_token
         return begin is None or not text.startswith(begin)
-
-    def _plain(self, question: str, pictures: int) -> str:
-        if MARK in question:
-            return question.replace(MARK, self.processor.image_token)
-        return f"{self.processor.image_token}\n" * pictures + question
 
 
 def load_multimodal(
@@ -327,15 +392,9 @@ def is_multimodal(name_or_folder: str | Path) -> bool:
     return read_json(folder / "config.json").get("model_type") in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 
-def _user(question: str, pictures: int) -> Mapping[str, Any]:
-    picture, pieces = {"type": "image"}, question.split(MARK)
-    if len(pieces) == 1:
-        return {"role": "user", "content": [*[picture] * pictures, {"type": "text", "text": question}]}
-    content: list[dict[str, str]] = []
-    for place, piece in enumerate(pieces):
-        content += [picture] if place else []
-        content += [{"type": "text", "text": piece}] if piece else []
-    return {"role": "user", "content": content}
+def reply(answer: str) -> dict[str, Any]:
+    """The answer as a message of a conversation (`MultimodalModel.rendered`)."""
+    return {"role": "assistant", "content": [{"type": "text", "text": answer}]}
 
 
 def _decoded(picture: Picture) -> Image.Image:

@@ -1,0 +1,195 @@
+"""Interleaved samples as a multimodal model learns and reads them: tokens, what is learnt, and where prefixes end.
+
+    tokens:  system … USER: ▣▣▣▣ A duck came. ▣▣▣▣ It went. │ padding
+    learnt:                      A duck came.      It went.             a document's own text, or else the answers
+    spans:                  ────            ─ ────        ─             a picture's own tokens, a sentence's last one
+
+Attention is causal, so the state at a span says what the sample said up to there: the prefix that ends there.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gen2real.errors import ModelError
+from gen2real.imagesets.decoding import decode
+from gen2real.imagesets.interleaved import Interleaved, slices
+from gen2real.models.conversations import Conversation, converse
+from gen2real.models.multimodal import MultimodalModel
+from gen2real.models.supervised import IGNORED, picture_tokens
+
+Side = Literal["right", "left"]
+
+
+class End(NamedTuple):
+    """Where a prefix ends: in `sample.turns[turn].parts[part]`, at a picture (None) or at so many characters of it."""
+
+    turn: int
+    part: int
+    characters: int | None
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """A batch of interleaved samples.
+
+    Attributes:
+        inputs: the model's.
+        labels: [N L] the token at its own place (place i − 1 foretells it), −100 where nothing is learnt.
+        spans: int64 [R 3]: row, begin and end of each read-out's tokens. A picture's go from its first to its last,
+            and the ones between the parts of a picture that is cut up are among them.
+        owners: int64 [R] the sample of each read-out, by its place in the batch.
+    """
+
+    inputs: dict[str, Tensor]
+    labels: Tensor
+    spans: Tensor
+    owners: Tensor
+
+    def to(self, device: torch.device) -> Sequences:
+        """The same on a device."""
+        moved = {key: value.to(device, non_blocking=True) for key, value in self.inputs.items()}
+        return Sequences(moved, *(own.to(device, non_blocking=True) for own in (self.labels, self.spans, self.owners)))
+
+    @property
+    def tokens(self) -> Tensor:
+        """How many tokens of each row are learnt, int64 [N]."""
+        return (self.labels != IGNORED).sum(dim=1)
+
+
+def encode_sequences(
+    model: MultimodalModel,
+    samples: Sequence[Interleaved],
+    readouts: Sequence[Sequence[int]] | None = None,
+    *,
+    side: Side = "right",
+) -> Sequences:
+    """One batch, padded on a side.
+
+    Args:
+        readouts: for each sample, which of its `slices` are read at their end; −1 is the last. None: nothing is read.
+
+    Raises: ModelError where the processor refuses a sample, or writes it otherwise than it counts; IndexError for a
+        slice that is not there; Unreadable for a picture that does not decode.
+    """
+    ends = [_ends(sample, own) for sample, own in zip(samples, readouts or [()] * len(samples), strict=True)]
+    return encode_at(model, samples, ends, side=side)
+
+
+def encode_at(
+    model: MultimodalModel, samples: Sequence[Interleaved], ends: Sequence[Sequence[End]], *, side: Side = "right"
+) -> Sequences:
+    """`encode_sequences` where prefixes may end anywhere."""
+    pictures = [[decode(path) for path in sample.pictures] for sample in samples]
+    conversations = [converse(model, sample.turns) for sample in samples]
+    made = model.inputs([own.text for own in conversations], pictures)
+    mask = made["attention_mask"].bool()
+    labels, spans = [], []
+    for row, (sample, conversation) in enumerate(zip(samples, conversations, strict=True)):
+        placed = _Placed(model, conversation, made["input_ids"][row][mask[row]], [one.size for one in pictures[row]])
+        labels.append(placed.labels(sample))
+        spans += [(row, *placed.span(sample, end)) for end in ends[row]]
+    rows = {
+        key: [value[i][mask[i]] for i in range(len(mask))] for key, value in made.items() if value.shape == mask.shape
+    }
+    pad = int(model.tokenizer.pad_token_id)
+    inputs = {**made, **{key: padded(own, pad if key == "input_ids" else 0, side) for key, own in rows.items()}}
+    where = torch.tensor(spans, dtype=torch.int64).reshape(-1, 3)
+    if side == "left":
+        lengths = mask.sum(dim=1)
+        where[:, 1:] += (inputs["input_ids"].shape[1] - lengths)[where[:, 0], None]
+    inputs |= _positions(model, inputs)
+    return Sequences(inputs, padded(labels, IGNORED, side), where, where[:, 0].clone())
+
+
+def padded(rows: Sequence[Tensor], value: int, side: Side = "right") -> Tensor:
+    """Rows of differing lengths as one tensor [N L]."""
+    return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=value, padding_side=side)
+
+
+class _Placed:
+    """A rendered sample and its tokens: which place each token of the text has once pictures have theirs."""
+
+    def __init__(
+        self, model: MultimodalModel, conversation: Conversation, ids: Tensor, sizes: Sequence[tuple[int, int]]
+    ) -> None:
+        self.conversation = conversation
+        bare, places = model.token_places(conversation.text)
+        self.image = int(model.tokenizer.convert_tokens_to_ids(model.processor.image_token))
+        self.bare, self.chars = np.array(bare), np.array(places).reshape(-1, 2)
+        marks = self.bare == self.image
+        if int(marks.sum()) != len(sizes):
+            raise ModelError(
+                f"the chat template of {model.name} writes {int(marks.sum())} marks for {len(sizes)} pictures."
+            )
+        lengths = np.ones(len(bare), dtype=np.int64)
+        lengths[marks] = [picture_tokens(model, size) for size in sizes]
+        self.begins = np.cumsum(lengths) - lengths
+        self.ids = ids.numpy()
+        fits = lengths.sum() == len(ids) and bool((self.ids[self.begins[~marks]] == self.bare[~marks]).all())
+        if not fits:
+            raise ModelError(
+                f"the processor of {model.name} makes other tokens of a sample ({len(ids)}) than it counts for its "
+                f"text and pictures ({int(lengths.sum())}); it begins {conversation.text[:60]!r}."
+            )
+        self.pictures = [
+            slice(begin, begin + own) for begin, own in zip(self.begins[marks], lengths[marks], strict=True)
+        ]
+
+    def labels(self, sample: Interleaved) -> Tensor:
+        """[L]: answers and what ends them; of a document its own text."""
+        learnt = self.conversation.answers
+        if sample.is_document:
+            learnt = tuple(place for turn in self.conversation.parts for place in turn if place[1])
+        found = np.full(len(self.ids), IGNORED, dtype=np.int64)
+        begin, end = self.chars[:, 0], self.chars[:, 1]
+        for first, last in learnt:
+            inside = (begin < last) & (end > first) & (begin < end)
+            found[self.begins[inside]] = self.bare[inside]
+        # Nothing comes before the first token that could foretell it.
+        found[:1] = IGNORED
+        return torch.from_numpy(found)
+
+    def span(self, sample: Interleaved, end: End) -> tuple[int, int]:
+        """Where the tokens of a read-out begin and end."""
+        if end.characters is None:
+            earlier = sum(len(turn.pictures) for turn in sample.turns[: end.turn])
+            earlier += sum(isinstance(part, Path) for part in sample.turns[end.turn].parts[: end.part])
+            run = self.pictures[earlier]
+            own = np.flatnonzero(self.ids[run] == self.image)
+            return int(run.start + own[0]), int(run.start + own[-1]) + 1
+        part = sample.turns[end.turn].parts[end.part]
+        assert isinstance(part, str)
+        last = self.conversation.parts[end.turn][end.part][0] + end.characters - (len(part) - len(part.lstrip()))
+        inside = (self.chars[:, 0] < last) & (self.chars[:, 0] < self.chars[:, 1])
+        place = int(self.begins[np.flatnonzero(inside)[-1]])
+        return place, place + 1
+
+
+def _ends(sample: Interleaved, readouts: Sequence[int]) -> list[End]:
+    found = slices(sample)
+    chosen = [found[number] for number in readouts]
+    return [End(one.turn, one.part, one.end if one.kind == "text" else None) for one in chosen]
+
+
+def _positions(model: MultimodalModel, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Positions [N L] that padding does not move, or [3 N L] for models that give pictures two dimensions more."""
+    if "position_ids" not in inspect.signature(model.model.forward).parameters:
+        return {}
+    mask = inputs["attention_mask"]
+    plain = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    rope: Any = getattr(model.model.base_model, "get_rope_index", None)
+    if rope is None:
+        return {"position_ids": plain}
+    if "image_grid_thw" not in inputs:
+        return {"position_ids": plain.expand(3, -1, -1)}
+    names = ("input_ids", "mm_token_type_ids", "image_grid_thw", "attention_mask")
+    return {"position_ids": rope(**{name: inputs[name] for name in names if name in inputs})[0]}
