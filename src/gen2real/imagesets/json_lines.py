@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -114,7 +115,8 @@ class PictureFiles:
 
     def find(self, name: str) -> Path:
         """The absolute path of a picture. Raises: Fault where there is none."""
-        path = self.folder / name
+        # Written paths go up by ".." as names do, through links to folders too.
+        path = Path(os.path.normpath(self.folder / name))
         if path not in self._there:
             self._there[path] = path.is_file()
         if not self._there[path]:
