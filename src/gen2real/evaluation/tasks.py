@@ -4,12 +4,16 @@ A task is a function `TaskInput → TaskScores`. `TASKS` says where it lies; it 
 
     questions           VQA v2's accuracy (text_tasks.py)
     captioning          CIDEr-D, ROUGE-L, BLEU-4 of an image set's captions (text_tasks.py)
+    retrieval           pictures and captions find each other, of an image set (caption_retrieval.py)
+    story-retrieval     the last picture of a story (story_retrieval.py)
+    composed-retrieval  a picture and what is to be different find a picture (composed_retrieval.py)
+    winoground          which of two captions belongs to which of two pictures (winoground.py)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -25,6 +29,10 @@ from gen2real.models.multimodal import MultimodalModel
 TASKS: Mapping[str, str] = {
     "questions": "gen2real.evaluation.text_tasks:measure_questions",
     "captioning": "gen2real.evaluation.text_tasks:measure_captioning",
+    "retrieval": "gen2real.evaluation.caption_retrieval:measure_retrieval",
+    "story-retrieval": "gen2real.evaluation.story_retrieval:measure_story_retrieval",
+    "composed-retrieval": "gen2real.evaluation.composed_retrieval:measure_composed_retrieval",
+    "winoground": "gen2real.evaluation.winoground:measure_winoground",
 }
 """A task's name → module:function."""
 
@@ -108,6 +116,10 @@ class TaskInput:
         asked = asked if self.rag is None else self.rag(asked)
         return self.model.answer([one.pictures for one in asked], [one.question for one in asked], **self.decoding)
 
+    def embed(self, parts: Sequence[Sequence[str | Path]]) -> Tensor:
+        """N contents → [N D], unit length, by the embedder. Raises: ModelError where there is none."""
+        return self.searching.embed(parts, batch_size=self.decoding.get("batch_size", 8))
+
     @property
     def searching(self) -> Embeds:
         """The embedder. Raises: ModelError where there is none."""
@@ -136,7 +148,9 @@ def measure_task(
         raise Gen2RealError(f"a limit of {limit} leaves nothing to measure; give at least 1.")
     module, _, function = TASKS[task].partition(":")
     measure: Callable[[TaskInput], TaskScores] = getattr(import_module(module), function)
-    return measure(TaskInput(model, Path(path), embedder, decoding or {}, limit, rag))
+    found = measure(TaskInput(model, Path(path), embedder, decoding or {}, limit, rag))
+    looked_up = getattr(rag, "told", None)
+    return replace(found, details={**found.details, "looked_up": dict(looked_up)}) if looked_up else found
 
 
 def items_of(pictures: Sequence[Sequence[Path]]) -> npt.NDArray[np.int64]:
