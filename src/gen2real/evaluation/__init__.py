@@ -12,8 +12,8 @@ diversity.py       magnitude, direction, effective rank
 synthesis.py       drawn pictures beside the real ones of their captions: kernel distance, CLIP-score, CLIP-I; FID, CMMD
 collapse.py        does a dual encoder shrink: effective rank, uniformity, captions' cosine, modality gap; text drift
 tasks.py           what multimodal models are measured on, by name: measure_task; task_files.py reads the tasks' files
-text_tasks.py      questions and captions, as tasks
-features.py        pictures -> features by an encoder, cached on disk; import it by its own name, as tasks: they need models
+text_tasks.py      questions and captions, as tasks; asked as well: yes_no.py, choice.py, knowledge.py, position.py
+features.py        pictures -> features by an encoder, cached on disk; import it (and tasks) by name: they need models
 """
 
 from gen2real.evaluation.captioning import CaptionScores, caption_scores

@@ -19,7 +19,6 @@ Values: TypeAlias = npt.NDArray[np.float64]
 _ORDERS = 4
 # coco-caption's guards: no precision is nought, and no division is by nought.
 _TINY, _SMALL = 1e-15, 1e-9
-_BETA = 1.2
 _SIGMA = 6.0
 
 
@@ -68,8 +67,8 @@ def _counts(candidate: Words, references: Sequence[Words]) -> list[int]:
     return [*matched, *(max(0, length - order) for order in range(_ORDERS)), length, closest]
 
 
-def rouge_l(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) -> Values:
-    """ROUGE-L (Lin 2004), β = 1.2: [N].
+def rouge_l(candidates: Sequence[Words], references: Sequence[Sequence[Words]], *, beta: float = 1.2) -> Values:
+    """ROUGE-L (Lin 2004), with coco-caption's β of 1.2: [N].
 
     As coco-caption does, precision and recall are the largest over the references, each by itself.
     """
@@ -81,7 +80,7 @@ def rouge_l(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) 
         precision = max(common) / len(words)
         recall = max(count / len(reference) for count, reference in zip(common, own, strict=True) if reference)
         # F = (1 + β²)·P·R / (R + β²·P)
-        values[place] = (1 + _BETA**2) * precision * recall / (recall + _BETA**2 * precision)
+        values[place] = (1 + beta**2) * precision * recall / (recall + beta**2 * precision)
     return values
 
 

@@ -3,6 +3,10 @@
 A task is a function `TaskInput → TaskScores`. `TASKS` says where it lies; it is imported when it is asked for.
 
     questions           VQA v2's accuracy (text_tasks.py)
+    yes-no              POPE: accuracy, precision, recall, F1, share of yes (yes_no.py)
+    choice              lettered options (choice.py)
+    knowledge           ROUGE-L of open answers (knowledge.py)
+    position            the relevant pair at each place among distractors (position.py)
     captioning          CIDEr-D, ROUGE-L, BLEU-4 of an image set's captions (text_tasks.py)
     retrieval           pictures and captions find each other, of an image set (caption_retrieval.py)
     story-retrieval     the last picture of a story (story_retrieval.py)
@@ -28,6 +32,10 @@ from gen2real.models.multimodal import MultimodalModel
 
 TASKS: Mapping[str, str] = {
     "questions": "gen2real.evaluation.text_tasks:measure_questions",
+    "yes-no": "gen2real.evaluation.yes_no:measure_yes_no",
+    "choice": "gen2real.evaluation.choice:measure_choice",
+    "knowledge": "gen2real.evaluation.knowledge:measure_knowledge",
+    "position": "gen2real.evaluation.position:measure_position",
     "captioning": "gen2real.evaluation.text_tasks:measure_captioning",
     "retrieval": "gen2real.evaluation.caption_retrieval:measure_retrieval",
     "story-retrieval": "gen2real.evaluation.story_retrieval:measure_story_retrieval",
