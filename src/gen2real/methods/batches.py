@@ -94,19 +94,21 @@ class SourceBatches(RowBatches[PictureRow, B]):
 
 
 @dataclass(frozen=True)
-class TokenShare:
+class TextShare:
     """What a part of a batch of texts says of its size, so that a loss is the mean over the whole update's tokens.
 
     own: how many rows count here: a process without rows holds one all the same, as models run on all of them. rows: of
-    this part on all processes; all_rows, all_tokens: rows and learnt tokens of the whole update.
+    this part on all processes; all_rows: of the whole update.
     """
 
     own: int
     rows: int
     all_rows: int
-    all_tokens: int
 
-    def mean(self, sums: Tensor) -> Tensor:
-        """The mean over the update's tokens, from sums over tokens of every process ([P] or [N], gathered), as far as
-        this part goes: the trainer weighs it by rows / all_rows."""
-        return sums.sum() / self.all_tokens * (self.all_rows / self.rows)
+    def token_mean(self, sums: Tensor, all_tokens: int | Tensor) -> Tensor:
+        """The mean over the update's tokens, as far as this part goes: the trainer weighs it by rows / all_rows.
+
+        Args:
+            sums: over the tokens of each row, of every process. all_tokens: those learnt in the whole update.
+        """
+        return sums.sum() / all_tokens * (self.all_rows / self.rows)

@@ -170,7 +170,7 @@ def answer_loss(models: Mapping[str, nn.Module], batch: Batch) -> dict[str, Tens
     generated, real = (None if own is None else own.to(device) for own in (batch.generated, batch.real))
     sums = gather(model(generated, real)[: batch.own])
     # L = −1/T Σ_t log p(a_t | picture, question, a_<t)
-    return {"loss": batch.mean(sums)}
+    return {"loss": batch.token_mean(sums, batch.all_tokens)}
 
 
 def _conclude(folder: RunFolder, tuning: MultimodalTuning, report: FitReport) -> Measured:

@@ -14,7 +14,7 @@ from gen2real.imagesets.manifest import ImageSet
 from gen2real.imagesets.questions import read_questions
 from gen2real.imagesets.sampling import EpochSampler
 from gen2real.imagesets.seeds import row_generator
-from gen2real.methods.batches import RowBatches, TokenShare
+from gen2real.methods.batches import RowBatches, TextShare
 from gen2real.methods.leaks import refuse_leak
 from gen2real.methods.multimodal.settings import AnswerData, AnswerSource, MultimodalConfig
 from gen2real.methods.origins import at_most, origin_checked
@@ -88,12 +88,14 @@ class MultimodalData:
 
 
 @dataclass(frozen=True)
-class Batch(TokenShare):
+class Batch(TextShare):
     """One process's part of an update.
 
-    generated, real: its pictures by the tower that they go through; one of them may be None.
+    all_tokens: answer tokens of the whole update. generated, real: this part's pictures by the tower that they go
+    through; one of them may be None.
     """
 
+    all_tokens: int
     generated: Supervised | None
     real: Supervised | None
 
