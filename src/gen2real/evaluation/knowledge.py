@@ -65,10 +65,9 @@ def with_facts(facts: Sequence[Pair], asked: Asked) -> Asked:
     """A question with facts in front, each on a line with its picture; nothing changes where there are none."""
     if not facts:
         return asked
-    question = asked.question if MARK in asked.question else f"{MARK}\n" * len(asked.pictures) + asked.question
     lines = [f"{MARK} {fact.text}" if fact.picture is not None else fact.text for fact in facts]
     pictures = [fact.picture for fact in facts if fact.picture is not None]
-    return Asked((*pictures, *asked.pictures), "\n".join(["Reference information:", *lines, question]))
+    return Asked((*pictures, *asked.pictures), "\n".join(["Reference information:", *lines, asked.marked]))
 
 
 def rouge_scores(answers: Sequence[str], references: Sequence[Sequence[str]]) -> Array:

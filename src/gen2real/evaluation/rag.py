@@ -86,7 +86,7 @@ class OwnRetriever:
 
     def __call__(self, asked: Sequence[Asked]) -> Float[Tensor, "n d"]:
         """As `Retriever`. Raises: ModelError; Unreadable."""
-        keys = [list(parts_of(_marked(one), one.pictures)) for one in asked]
+        keys = [list(parts_of(one.marked, one.pictures)) for one in asked]
         return self.embedder.embed(keys, batch_size=self.batch_size)
 
 
@@ -174,8 +174,8 @@ def augmented(asked: Asked, found: Sequence[Found[Entry]], template: str | Templ
     if not found:
         return asked
     nearest_last = [one.item for one in reversed(found)]
-    entries = [_filled(words.entry, question=_marked(one.asked), answer=one.answer) for one in nearest_last]
-    question = _filled(words.whole, found="\n".join(entries), question=_marked(asked))
+    entries = [_filled(words.entry, question=one.asked.marked, answer=one.answer) for one in nearest_last]
+    question = _filled(words.whole, found="\n".join(entries), question=asked.marked)
     return Asked((*(picture for one in nearest_last for picture in one.asked.pictures), *asked.pictures), question)
 
 
@@ -284,11 +284,6 @@ def _entry(values: Values, number: int, files: PictureFiles) -> Entry:
     if MARK in answer:
         raise Fault(f"the answer holds the mark {MARK}; pictures stand in the question only")
     return Entry(id_of(values, number), asked, answer)
-
-
-def _marked(asked: Asked) -> str:
-    """The question with a mark for each of its pictures; in front where it has none."""
-    return asked.question if MARK in asked.question else f"{MARK}\n" * len(asked.pictures) + asked.question
 
 
 def _words(question: str) -> str:

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from gen2real.errors import Gen2RealError, ModelError
 from gen2real.evaluation.statistics import Array, bootstrap_interval, group_values
-from gen2real.models.multimodal import MultimodalModel
+from gen2real.models.multimodal import MARK, MultimodalModel
 
 TASKS: Mapping[str, str] = {
     "questions": "gen2real.evaluation.text_tasks:measure_questions",
@@ -54,6 +54,11 @@ class Asked:
 
     pictures: tuple[Path, ...]
     question: str
+
+    @property
+    def marked(self) -> str:
+        """The question with a mark for each of its pictures: in front where it has none."""
+        return self.question if MARK in self.question else f"{MARK}\n" * len(self.pictures) + self.question
 
 
 @runtime_checkable
