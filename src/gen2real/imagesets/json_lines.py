@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from gen2real.errors import ImageSetError
 from gen2real.files import atomic_file
@@ -18,6 +18,11 @@ class Fault(Exception):
     """What is wrong with a line, as a person is told it."""
 
 
+class MissingPicture(Fault):
+    """A picture is not where a line says."""
+
+
+@runtime_checkable
 class Identified(Protocol):
     """What has an id."""
 
@@ -114,13 +119,13 @@ class PictureFiles:
         self._there: dict[Path, bool] = {}
 
     def find(self, name: str) -> Path:
-        """The absolute path of a picture. Raises: Fault where there is none."""
+        """The absolute path of a picture. Raises: MissingPicture."""
         # Written paths go up by ".." as names do, through links to folders too.
         path = Path(os.path.normpath(self.folder / name))
         if path not in self._there:
             self._there[path] = path.is_file()
         if not self._there[path]:
-            raise Fault(f"there is no picture {path}")
+            raise MissingPicture(f"there is no picture {path}")
         return path
 
 
