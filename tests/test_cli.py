@@ -47,9 +47,13 @@ COMMANDS = {
     "import coop DATASET ROOT": ["--json", "--on-unreadable", "--out", "--pictures", "--split"],
     "import huggingface SOURCE": [*IMPORTS, "--caption-column", "--image-column", "--label-column", "--split"],
     "import imagefolder SOURCE": [*IMPORTS, "--names", "--nested"],
+    "import llava SOURCE FOLDER": ["--json", "--on-fault", "--out"],
+    "import mmc4 SOURCE FOLDER": ["--json", "--min-similarity", "--on-fault", "--out", "--place"],
+    "import pairs IMAGE_SET": ["--json", "--order", "--out", "--seed"],
     "import table SOURCE": [
         *IMPORTS, "--caption-column", "--label-column", "--names", "--path-column", "--root",
     ],
+    "import vist ANNOTATIONS FOLDER": ["--json", "--on-fault", "--order", "--out"],
     "import webdataset SOURCE": ["--json", "--names", "--on-unreadable", "--origin", "--out"],
     "inspect IMAGE_SET": ["--json", "--out"],
     "kit DOMAIN": ["--captions", "--count", "--json", "--out", "--seed", "--split", "--toys"],

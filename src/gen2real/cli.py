@@ -34,7 +34,7 @@ app = App(
     default_parameter=Parameter(negative=()),
 )
 
-app.command("gen2real.cli_import:imports", name="import", help="Make an image set of pictures you have.")
+app.command("gen2real.cli_import:imports", name="import", help="Make an image set of pictures you have, or samples.")
 app.command("gen2real.cli_generate:generate", name="generate", help="Draw an image set of class names or captions.")
 app.command("gen2real.cli_kit:kit", name="kit", help="Render photographs of the kit's toys as an image set.")
 app.command(

@@ -1,4 +1,4 @@
-"""gen2real import FORMAT: pictures you have become an image set."""
+"""gen2real import FORMAT: pictures you have become an image set, or interleaved samples (JSON Lines)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from cyclopts import App, Parameter
 from gen2real.cli_options import Json, Policy
 
 if TYPE_CHECKING:
-    from gen2real.imagesets import ImageSet
+    from gen2real.imagesets import ImageSet, ImportedSamples
 
 imports = App(
     name="import",
-    help="Make an image set of pictures you have.",
+    help="Make an image set of pictures you have, or samples of pictures and texts.",
     help_format="plaintext",
     default_parameter=Parameter(negative=()),
 )
@@ -28,6 +28,12 @@ Link = Annotated[
 ]
 Split = Annotated[str | None, Parameter(help="which split to take")]
 _LINKS: dict[str, bool | Literal["reference"]] = {"copy": False, "link": True, "reference": "reference"}
+
+Samples = Annotated[Path, Parameter(help="the file of samples to make, JSON Lines")]
+Folder = Annotated[Path, Parameter(help="the pictures' folder; they stay there")]
+OnFault = Annotated[
+    Literal["error", "skip"], Parameter(help="samples that cannot be used: list all and stop, or leave them out")
+]
 
 
 @imports.command
@@ -190,8 +196,87 @@ def webdataset(
     _report(made, json)
 
 
+@imports.command
+def llava(
+    source: Annotated[Path, Parameter(help="conversations in LLaVA's JSON, as llava_v1_5_mix665k.json")],
+    folder: Folder,
+    /,
+    *,
+    out: Samples,
+    on_fault: OnFault = "error",
+    json: Json = False,
+) -> None:
+    """Samples to learn from: LLaVA's conversations."""
+    from gen2real.imagesets.importers import import_llava
+
+    _report_samples(import_llava(source, folder, out, on_fault=on_fault), json)
+
+
+@imports.command
+def mmc4(
+    source: Annotated[Path, Parameter(help="docs_*.jsonl or docs_*.jsonl.zip, or a folder of them")],
+    folder: Folder,
+    /,
+    *,
+    out: Samples,
+    place: Annotated[Literal["before", "after"], Parameter(help="a picture and its sentence")] = "before",
+    min_similarity: Annotated[float, Parameter(help="pictures that fit their sentence less stay away")] = 0.0,
+    on_fault: OnFault = "skip",
+    json: Json = False,
+) -> None:
+    """Samples to learn from: Multimodal C4's web pages."""
+    from gen2real.imagesets.importers import import_mmc4
+
+    made = import_mmc4(source, folder, out, place=place, min_similarity=min_similarity, on_fault=on_fault)
+    _report_samples(made, json)
+
+
+@imports.command
+def vist(
+    annotations: Annotated[Path, Parameter(help="stories in sequence, *.story-in-sequence.json")],
+    folder: Folder,
+    /,
+    *,
+    out: Samples,
+    order: Annotated[
+        Literal["image-first", "text-first"], Parameter(help="of a picture and its sentence")
+    ] = "image-first",
+    on_fault: OnFault = "skip",
+    json: Json = False,
+) -> None:
+    """Samples to learn from: VIST's stories."""
+    from gen2real.imagesets.importers import import_vist
+
+    _report_samples(import_vist(annotations, folder, out, order=order, on_fault=on_fault), json)
+
+
+@imports.command
+def pairs(
+    image_set: Annotated[Path, Parameter(help="an image set with captions")],
+    /,
+    *,
+    out: Samples,
+    order: Annotated[
+        Literal["image-first", "text-first", "drawn", "both"],
+        Parameter(help="of picture and caption; both: two samples"),
+    ] = "drawn",
+    seed: Annotated[int, Parameter(help="of the orders that are drawn")] = 0,
+    json: Json = False,
+) -> None:
+    """Samples to learn from: an image set's captions."""
+    from gen2real.imagesets.importers import import_pairs
+
+    _report_samples(import_pairs(image_set, out, order=order, seed=seed), json)
+
+
 def _report(made: ImageSet, as_json: bool) -> None:
     labelled = int((made.labels >= 0).sum())
     found = {"set": str(made.root), "pictures": len(made), "labelled": labelled, "classes": len(made.classes)}
     text = f"{made.root}: {len(made)} pictures, {labelled} of them labelled, {len(made.classes)} classes"
     print(jsonlib.dumps(found) if as_json else text)
+
+
+def _report_samples(made: ImportedSamples, as_json: bool) -> None:
+    missing = [f"left out: {count}, {why}" for why, count in made.left_out.items()]
+    text = "; ".join([f"{made.path}: {made.samples} samples of {made.pictures} pictures", *missing])
+    print(jsonlib.dumps(made.to_json()) if as_json else text)

@@ -13,12 +13,17 @@ if TYPE_CHECKING:
     from gen2real.imagesets.hashing import hamming_distance as hamming_distance
     from gen2real.imagesets.hashing import perceptual_hash as perceptual_hash
     from gen2real.imagesets.hashing import perceptual_hash_views as perceptual_hash_views
+    from gen2real.imagesets.importers import ImportedSamples as ImportedSamples
     from gen2real.imagesets.importers import export_webdataset as export_webdataset
     from gen2real.imagesets.importers import import_coco as import_coco
     from gen2real.imagesets.importers import import_coop as import_coop
     from gen2real.imagesets.importers import import_huggingface as import_huggingface
     from gen2real.imagesets.importers import import_imagefolder as import_imagefolder
+    from gen2real.imagesets.importers import import_llava as import_llava
+    from gen2real.imagesets.importers import import_mmc4 as import_mmc4
+    from gen2real.imagesets.importers import import_pairs as import_pairs
     from gen2real.imagesets.importers import import_table as import_table
+    from gen2real.imagesets.importers import import_vist as import_vist
     from gen2real.imagesets.importers import import_webdataset as import_webdataset
     from gen2real.imagesets.interleaved import Interleaved as Interleaved
     from gen2real.imagesets.interleaved import Slice as Slice
@@ -47,6 +52,7 @@ _WHERE = {
     "ClassName": "manifest",
     "EpochSampler": "sampling",
     "ImageSet": "manifest",
+    "ImportedSamples": "importers",
     "Interleaved": "interleaved",
     "Pairs": "pairs",
     "PictureQuestion": "questions",
@@ -62,7 +68,11 @@ _WHERE = {
     "import_coop": "importers",
     "import_huggingface": "importers",
     "import_imagefolder": "importers",
+    "import_llava": "importers",
+    "import_mmc4": "importers",
+    "import_pairs": "importers",
     "import_table": "importers",
+    "import_vist": "importers",
     "import_webdataset": "importers",
     "is_blank": "decoding",
     "pair_up": "pairs",

@@ -1,0 +1,130 @@
+"""The one writer behind every importer of interleaved samples: samples or their faults in, a JSON Lines file out."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from gen2real.errors import ImageSetError
+from gen2real.imagesets.decoding import Policy, check_policy
+from gen2real.imagesets.interleaved import Interleaved, Turn, parts_of, write_interleaved
+from gen2real.imagesets.json_lines import Fault, MissingPicture
+
+Order = Literal["image-first", "text-first", "drawn", "both"]
+_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A sample that cannot be used. why: as a person is told it. kind: what is counted."""
+
+    id: str
+    why: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class ImportedSamples:
+    """What was written. left_out: why → how many samples."""
+
+    path: Path
+    samples: int
+    pictures: int
+    left_out: dict[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "file": str(self.path),
+            "samples": self.samples,
+            "pictures": self.pictures,
+            "left_out": dict(self.left_out),
+        }
+
+
+def write_samples(out: str | Path, found: Iterable[Interleaved | LeftOut], *, on_fault: Policy) -> ImportedSamples:
+    """Writes the samples to a JSON Lines file, in order; pictures stay where they are.
+
+    An id that is there again is written as `id-2`, `id-3`, ….
+
+    Args:
+        on_fault: "error" lists the samples that cannot be used; "skip" leaves them out and counts them.
+
+    Raises: ImageSetError where `out` exists, for faults, and where nothing is left.
+    """
+    out = Path(out)
+    check_policy(on_fault)
+    if out.exists():
+        raise ImageSetError(f"{out} exists already. Choose another file with --out, or remove it first: rm {out}")
+    if out.suffix != ".jsonl":
+        raise ImageSetError(f"{out} is to be a file of JSON Lines; name it {out.with_suffix('.jsonl')}.")
+    samples: list[Interleaved] = []
+    faults: list[LeftOut] = []
+    for one in found:
+        if isinstance(one, LeftOut):
+            faults.append(one)
+        else:
+            samples.append(one)
+    if faults and (on_fault == "error" or not samples):
+        more = [f"  … and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else []
+        advice = 'Mend them, or leave them out: on_fault="skip" (--on-fault skip).' if on_fault == "error" else ""
+        raise ImageSetError(
+            "\n".join(
+                [
+                    f"{len(faults)} of {len(faults) + len(samples)} samples cannot be used:",
+                    *(f"  {one.id}: {one.why}" for one in faults[:_SHOWN]),
+                    *more,
+                    advice or "Nothing is left to write.",
+                ]
+            )
+        )
+    if not samples:
+        raise ImageSetError(f"there is no sample to write to {out}.")
+    write_interleaved(out, _with_own_ids(samples))
+    pictures = {picture for sample in samples for picture in sample.pictures}
+    counted = Counter(one.kind for one in faults)
+    return ImportedSamples(out, len(samples), len(pictures), dict(sorted(counted.items())))
+
+
+def document(id: str, text: str, pictures: Iterable[Path]) -> Interleaved:
+    """A sample whose own text is learnt. Raises: Fault where marks and pictures differ."""
+    return Interleaved(id, (Turn(parts_of(text, pictures)),))
+
+
+def read_json_of(path: Path, example: str) -> Any:
+    """A JSON file's value. Raises: ImageSetError where there is none."""
+    if not path.is_file():
+        raise ImageSetError(f"{path} does not exist. Give {example}.")
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise ImageSetError(f"{path} is not JSON ({error}). Give {example}.") from error
+
+
+def folder_of_pictures(path: str | Path) -> Path:
+    """The folder, absolute. Raises: ImageSetError where it is none."""
+    path = Path(path)
+    if not path.is_dir():
+        raise ImageSetError(f"{path} is not a folder. Give the folder that the pictures' names start from.")
+    return path.absolute()
+
+
+def left_out(id: str, fault: Fault, kind: str) -> LeftOut:
+    """A sample with the fault that was found; missing pictures are a kind of their own."""
+    return LeftOut(id, str(fault), "pictures are missing" if isinstance(fault, MissingPicture) else kind)
+
+
+def _with_own_ids(samples: Iterable[Interleaved]) -> Iterator[Interleaved]:
+    taken: set[str] = set()
+    counts: Counter[str] = Counter()
+    for sample in samples:
+        id = sample.id
+        while id in taken:
+            counts[sample.id] += 1
+            id = f"{sample.id}-{counts[sample.id] + 1}"
+        taken.add(id)
+        yield Interleaved(id, sample.turns)
