@@ -116,7 +116,7 @@ def measure_yes_no(given: TaskInput) -> TaskScores:
     if unclear:
         notes.append(f"{unclear} of {len(answers)} answers say neither yes nor no; POPE counts them as yes.")
     samples = [
-        sample(one.id, one.asked, ["yes" if one.yes else "no"], answer, yes == one.yes)
+        sample(one.id, one.asked, ["yes" if one.yes else "no"], answer, float(yes == one.yes))
         for one, answer, yes in zip(questions, answers, said.tolist(), strict=True)
     ]
     return TaskScores({name: values[name] for name in ("accuracy", "f1")}, details, samples, tuple(notes))
