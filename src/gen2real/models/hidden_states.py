@@ -13,11 +13,6 @@ from gen2real.models.multimodal import MultimodalModel
 _AFTERWARDS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 
 
-def hidden_width(model: MultimodalModel) -> int:
-    """D, the width of its hidden states."""
-    return int(model.model.config.get_text_config().hidden_size)
-
-
 def hidden_states(model: MultimodalModel, inputs: Mapping[str, Tensor]) -> Tensor:
     """[N L D]: the last ones, just before the output layer, where a gradient goes as usual.
 

@@ -24,6 +24,7 @@ from gen2real.imagesets.decoding import decode
 from gen2real.models.dual_encoder import model_inside
 from gen2real.models.hub_loading import explained, whole_model, without_progress_bars
 from gen2real.models.multimodal_processor import load_processor
+from gen2real.models.retrieval_head import RetrievalHead, load_head
 
 MARK = "<image>"
 """Where a picture stands in a question, whatever the model's own token for it is. A question without one has its
@@ -44,12 +45,14 @@ class MultimodalModel:
         name, revision: where the base model came from.
         shift: ΔW by parameter name inside `vision` for generated pictures (`multimodal_shift.with_shift`); empty where
             there is no tower of their own for them.
+        head: what makes embeddings of its hidden states, where it was taught to.
         made_by: what tuned it, as JSON; empty for a base model.
     """
 
     def __init__(self, model: Any, processor: Any, name: str, *, revision: str | None = None) -> None:
         self.model, self.processor, self.name, self.revision = model, processor, name, revision
         self.shift: dict[str, Tensor] = {}
+        self.head: RetrievalHead | None = None
         self.made_by: dict[str, Any] = {}
         # A tokenizer keeps how it pads as a state, and fails where two threads set it at once.
         self._tokenizing = threading.Lock()
@@ -119,6 +122,11 @@ class MultimodalModel:
         """Tokens a sample may have, those of its pictures included."""
         stated = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         return min(int(stated or 10**9), int(self.tokenizer.model_max_length or 10**9))
+
+    @property
+    def width(self) -> int:
+        """D, the width of its hidden states."""
+        return int(self.model.config.get_text_config().hidden_size)
 
     def prompt(self, question: str, pictures: int = 1) -> str:
         """The question as the model was taught to read one, up to where its answer begins.
@@ -370,7 +378,10 @@ def load_base(name: str, *, revision: str | None = None, dtype: Dtype = "float32
             raise ModelError(f"{name} is of the type {config.model_type!r}, not a multimodal model. {_WHAT_TO_TYPE}")
         model = whole_model(name, transformers.AutoModelForImageTextToText, revision=revision, dtype=DTYPES[dtype])
         processor = load_processor(name, config, revision=revision)
-    return MultimodalModel(model.eval().requires_grad_(False), processor, name, revision=revision)
+    loaded = MultimodalModel(model.eval().requires_grad_(False), processor, name, revision=revision)
+    # A merged model keeps the head that was tuned with it.
+    loaded.head = load_head(folder, loaded.width)
+    return loaded
 
 
 def is_tuned(folder: Path) -> bool:

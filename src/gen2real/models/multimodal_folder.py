@@ -3,6 +3,7 @@
 adapter_config.json, adapter_model.safetensors    LoRA on the language model, a peft adapter for the base model
 projector.safetensors                             the projector by its names in the base model, where it was trained
 shift.safetensors                                 ΔW of the image tower for generated pictures, where it was aligned
+head.safetensors                                  the retrieval head, where it was taught to embed
 gen2real.json, README.md                          the base model's name, what made it, and the model card
 
 With the base model at hand that is all there is: a hundredth of its size.
@@ -22,6 +23,7 @@ from gen2real.models.card import plain_text
 from gen2real.models.dual_encoder import checkpointing_switch, refuse_to_replace
 from gen2real.models.hub_loading import without_progress_bars
 from gen2real.models.multimodal import Dtype, MultimodalModel, load_base
+from gen2real.models.retrieval_head import load_head, save_head
 
 FORMAT_VERSION = 1
 PROJECTOR_FILE, SHIFT_FILE = "projector.safetensors", "shift.safetensors"
@@ -95,6 +97,7 @@ def save_multimodal(
             write_tensors(partial / PROJECTOR_FILE, thawed)
         if model.shift:
             write_tensors(partial / SHIFT_FILE, model.shift)
+        save_head(partial, model.head)
         stored = {"version": FORMAT_VERSION, "kind": "multimodal", "base": base, "made_by": dict(made_by)}
         write_json(partial / "gen2real.json", stored)
         (partial / "README.md").write_text(_card(target.name, base, stored, bool(thawed), findings), encoding="utf-8")
@@ -130,7 +133,7 @@ def load_tuned(folder: Path, *, dtype: Dtype = "float32", base: str | Path | Non
     for key, parameter in parameters.items():
         if ".lora_" in key:
             parameter.data = parameter.data.float()
-    model.shift, model.made_by = shift, stored["made_by"]
+    model.shift, model.head, model.made_by = shift, load_head(folder, model.width), stored["made_by"]
     return model
 
 
@@ -156,6 +159,7 @@ def save_whole(folder: str | Path, model: MultimodalModel, *, made_by: Mapping[s
     with atomic_folder(target) as partial, without_progress_bars():
         model.model.save_pretrained(partial)
         model.processor.save_pretrained(partial)
+        save_head(partial, model.head)
         stored = {"version": FORMAT_VERSION, "kind": "multimodal-merged", "made_by": dict(made_by or model.made_by)}
         write_json(partial / "gen2real.json", stored)
 

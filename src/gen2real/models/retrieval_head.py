@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -9,6 +10,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from gen2real.errors import ModelError
+from gen2real.files import read_tensors, write_tensors
+
+HEAD_FILE = "head.safetensors"
 ImageReadout = Literal["mean", "last"]
 
 
@@ -21,20 +26,13 @@ class RetrievalHead(nn.Module):
 
     def __init__(self, width_in: int, width: int, dim: int) -> None:
         super().__init__()
+        self.dim = dim
         self.layers = nn.Sequential(nn.Linear(width_in, width), nn.GELU(), nn.Linear(width, dim))
 
     def forward(self, hidden: Float[Tensor, "n width_in"]) -> Float[Tensor, "n dim"]:
         """Embeddings [N dim] of unit length, float32 (float64 for a float64 head)."""
         made: Tensor = self.layers(hidden.to(next(self.parameters()).dtype))
         return F.normalize(made if made.dtype == torch.float64 else made.float(), dim=-1)
-
-    @classmethod
-    def of_tensors(cls, tensors: dict[str, Tensor]) -> RetrievalHead:
-        """The head with a state dict's weights, whose shapes are its sizes. Raises: KeyError, RuntimeError."""
-        (width, width_in), dim = tensors["layers.0.weight"].shape, len(tensors["layers.2.weight"])
-        head = cls(width_in, width, dim)
-        head.load_state_dict(tensors)
-        return head
 
 
 def read_out(
@@ -63,3 +61,30 @@ def read_out(
         summed = (chosen @ hidden)[rows, place]
     wide = summed if summed.dtype == torch.float64 else summed.float()
     return wide / (end - begin)[:, None]
+
+
+def save_head(folder: Path, head: RetrievalHead | None) -> None:
+    """Writes a model's head into its folder, where it has one."""
+    if head is not None:
+        write_tensors(folder / HEAD_FILE, head.state_dict())
+
+
+def load_head(folder: Path, width_in: int) -> RetrievalHead | None:
+    """The head that `save_head` wrote, frozen; None where there is none.
+
+    Args:
+        width_in: of the hidden states of the model that it is for.
+
+    Raises: ModelError where it is none, or for hidden states of another width.
+    """
+    path = folder / HEAD_FILE
+    if not path.is_file():
+        return None
+    tensors = read_tensors(path)
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    first, last = shapes.get("layers.0.weight", (0, 0)), shapes.get("layers.2.weight", (0, 0))
+    head = RetrievalHead(width_in, first[0], last[0])
+    if shapes != {name: tuple(tensor.shape) for name, tensor in head.state_dict().items()}:
+        raise ModelError(f"{path} is no retrieval head for hidden states of width {width_in}; it holds {shapes}.")
+    head.load_state_dict(tensors)
+    return head.eval().requires_grad_(False)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -24,7 +25,7 @@ from gen2real.imagesets.decoding import decode
 from gen2real.imagesets.interleaved import Interleaved, slices
 from gen2real.models.conversations import Conversation, converse
 from gen2real.models.multimodal import MultimodalModel
-from gen2real.models.supervised import IGNORED, picture_tokens
+from gen2real.models.supervised import IGNORED, length_fault, picture_tokens, refuse_faults, text_fault
 
 Side = Literal["right", "left"]
 
@@ -108,6 +109,101 @@ def encode_at(
         where[:, 1:] += (inputs["input_ids"].shape[1] - lengths)[where[:, 0], None]
     inputs |= _positions(model, inputs)
     return Sequences(inputs, padded(labels, IGNORED, side), where, where[:, 0].clone())
+
+
+def pack(sequences: Sequences, length: int) -> Sequences:
+    """Several samples in a row, none of which sees another; the rest is as before, `owners` the samples too.
+
+    Samples stay in order, and a row is ended where the next would not fit. Every sample's positions begin at 0, and
+    there is no attention mask: from both, transformers makes attention within samples alone, whichever kind it uses.
+
+    Args:
+        length: tokens of a row, at most.
+
+    Raises: ModelError for a sample that is longer, and a model that takes no positions.
+    """
+    inputs, mask = dict(sequences.inputs), sequences.inputs["attention_mask"].bool()
+    if "position_ids" not in inputs:
+        raise ModelError("this model takes no positions, so its samples cannot be packed.")
+    lengths, first = mask.sum(dim=1), mask.int().argmax(dim=1)
+    if int(lengths.max()) > length:
+        raise ModelError(f"a sample has {int(lengths.max())} tokens and does not fit a row of {length}.")
+    rows: list[list[int]] = [[]]
+    for sample, own in enumerate(lengths.tolist()):
+        if rows[-1] and sum(int(lengths[other]) for other in rows[-1]) + own > length:
+            rows.append([])
+        rows[-1].append(sample)
+
+    def packed(values: Tensor, filler: int = 0) -> Tensor:
+        own = [torch.cat([values[sample][mask[sample]] for sample in row]) for row in rows]
+        return padded(own, filler)
+
+    shape = mask.shape
+    plain = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    positions = inputs.pop("position_ids")
+    moved = {key: packed(value) for key, value in inputs.items() if value.shape == shape}
+    # Padding sees itself alone, so its tokens do not matter.
+    inputs |= moved
+    del inputs["attention_mask"]
+    inputs["position_ids"] = packed(plain)
+    if positions.ndim == 3:
+        # The first tells samples apart, the others are time, height and width.
+        inputs["position_ids"] = torch.stack([inputs["position_ids"], *(packed(own) for own in positions)])
+    before = torch.zeros(len(lengths), dtype=torch.int64, device=mask.device)
+    row_of = torch.zeros_like(before)
+    for number, row in enumerate(rows):
+        own = lengths[row]
+        before[row], row_of[row] = own.cumsum(dim=0) - own, number
+    spans = sequences.spans.clone()
+    spans[:, 1:] += (before - first)[sequences.spans[:, 0], None]
+    spans[:, 0] = row_of[sequences.spans[:, 0]]
+    return Sequences(inputs, packed(sequences.labels, IGNORED), spans, sequences.owners)
+
+
+def check_sequences(
+    model: MultimodalModel,
+    samples: Sequence[Interleaved],
+    sizes: Mapping[Path, tuple[int, int]],
+    *,
+    max_length: int | None = None,
+    setting: str = "data",
+) -> None:
+    """Looks at every sample before anything is trained; `supervised.check_samples` of interleaved ones.
+
+    Args:
+        sizes: of each picture, (width, height) in pixels.
+        max_length: tokens a sample may have with its pictures' tokens; the model's own limit where None.
+        setting: what the message calls the recipe's part.
+
+    Raises: ImageSetError listing all samples that hold the model's own tokens for pictures or ends, that teach nothing
+        (no text and no answer), are too long, or that the model's template writes otherwise.
+    """
+    limit = min(max_length or model.max_length, model.max_length)
+    tokens = cache(partial(picture_tokens, model))
+    faults = []
+    for sample in samples:
+        try:
+            fault = _fault(model, sample, sum(tokens(sizes[path]) for path in sample.pictures), limit)
+        except ModelError as error:
+            fault = str(error)
+        if fault:
+            faults.append((sample.id, fault))
+    refuse_faults(model, faults, len(samples), setting)
+
+
+def _fault(model: MultimodalModel, sample: Interleaved, seen: int, limit: int) -> str | None:
+    texts = [part for part in sample.parts if isinstance(part, str)]
+    answers = [turn.answer for turn in sample.turns if turn.answer is not None]
+    if any(not answer.strip() for answer in answers):
+        return "the answer is empty"
+    if not any(text.strip() for text in (texts if sample.is_document else answers)):
+        return "there is no text to learn"
+    if fault := text_fault(model, [*texts, *answers]):
+        return fault
+    text, pictures = converse(model, sample.turns).text, len(sample.pictures)
+    if (written := text.count(model.processor.image_token)) != pictures:
+        return f"the chat template writes {written} marks for {pictures} pictures"
+    return length_fault(len(model.token_ids(text)) - pictures + seen, seen, limit)
 
 
 def padded(rows: Sequence[Tensor], value: int, side: Side = "right") -> Tensor:

@@ -111,22 +111,44 @@ def check_samples(
         for pictures or ends, that have no answer, or are too long.
     """
     limit = min(max_length or model.max_length, model.max_length)
-    faults = list(_faults(model, samples, sizes, limit))
+    found = _faults(model, samples, sizes, limit)
+    refuse_faults(
+        model, [(sample.name or str(sample.pictures), fault) for sample, fault in found], len(samples), setting
+    )
+
+
+def refuse_faults(model: MultimodalModel, faults: Sequence[tuple[str, str]], samples: int, setting: str) -> None:
+    """Raises: ImageSetError listing samples by name with what is wrong with them; nothing where there are none.
+
+    Args:
+        samples: how many were looked at. setting: what the message calls the recipe's part.
+    """
     if not faults:
         return
-    shown = "\n".join(f"  {sample.name or sample.pictures}: {fault}" for sample, fault in faults[:_SHOWN])
+    shown = "\n".join(f"  {name}: {fault}" for name, fault in faults[:_SHOWN])
     more = f"\n  … and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
     raise ImageSetError(
-        f"{len(faults)} of {len(samples)} samples cannot be learnt from:\n{shown}{more}\n"
+        f"{len(faults)} of {samples} samples cannot be learnt from:\n{shown}{more}\n"
         f"Mend or remove them; a text that is too long can be shortened, or {setting}.max_length raised up "
         f"to the model's own, {model.max_length}."
     )
 
 
+def text_fault(model: MultimodalModel, texts: Sequence[str]) -> str | None:
+    """What is wrong with texts that hold the model's own tokens for pictures or ends; None where nothing is."""
+    words = {model.processor.image_token, MARK, *(model.tokenizer.convert_ids_to_tokens(t) for t in model.end_tokens)}
+    held = sorted(word for word in words if any(word in text for text in texts))
+    return f"the text holds {', '.join(held)}, which the model takes for a picture or an end" if held else None
+
+
+def length_fault(length: int, seen: int, limit: int) -> str | None:
+    """What is wrong with a sample of so many tokens, `seen` of them its pictures'; None where nothing is."""
+    return f"it has {length} tokens, {seen} of them for pictures; at most {limit}" if length > limit else None
+
+
 def _faults(
     model: MultimodalModel, samples: Sequence[Sample], sizes: Mapping[Path, tuple[int, int]], limit: int
 ) -> Iterator[tuple[Sample, str]]:
-    image, ends = model.processor.image_token, [model.tokenizer.convert_ids_to_tokens(t) for t in model.end_tokens]
     tokens = cache(partial(picture_tokens, model))
     for sample in samples:
         marks, pictures = sample.question.count(MARK), len(sample.pictures)
@@ -136,19 +158,18 @@ def _faults(
         if MARK in sample.question and marks != pictures:
             yield sample, f"the question has {marks} marks {MARK} and there are {pictures} pictures"
             continue
-        words = {image, MARK, *ends}
-        if held := sorted(word for word in words if word in sample.answer or word in sample.question.replace(MARK, "")):
-            yield sample, f"the text holds {', '.join(held)}, which the model takes for a picture or an end"
+        if fault := text_fault(model, [sample.answer, sample.question.replace(MARK, "")]):
+            yield sample, fault
             continue
         prompt = model.prompt(sample.question, pictures)
-        if prompt.count(image) != pictures:
-            yield sample, f"the chat template writes {prompt.count(image)} marks for {pictures} pictures"
+        if (written := prompt.count(model.processor.image_token)) != pictures:
+            yield sample, f"the chat template writes {written} marks for {pictures} pictures"
             continue
         joined, tail = answer_ids(model, sample)
         seen = sum(tokens(sizes[path]) for path in sample.pictures)
         length = len(model.token_ids(prompt)) - joined + len(tail) - pictures + seen
-        if length > limit:
-            yield sample, f"it has {length} tokens, {seen} of them for pictures; at most {limit}"
+        if fault := length_fault(length, seen, limit):
+            yield sample, fault
 
 
 def picture_tokens(model: MultimodalModel, size: tuple[int, int]) -> int:
