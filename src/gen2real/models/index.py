@@ -79,7 +79,8 @@ class Index(Generic[T]):
             return [[] for _ in asked]
         told = []
         for query, candidates in zip(asked, self._candidates(asked, count), strict=True):
-            scores = self._rows[candidates].astype(np.float64) @ query.astype(np.float64)
+            # Row by row: a matrix product rounds equal rows unequally, by where they stand.
+            scores = (self._rows[candidates].astype(np.float64) * query.astype(np.float64)).sum(axis=1)
             best = np.lexsort((candidates, -scores))[:count]
             told.append(
                 [
