@@ -56,7 +56,9 @@ COMMANDS = {
     "import vist ANNOTATIONS FOLDER": ["--json", "--on-fault", "--order", "--out"],
     "import webdataset SOURCE": ["--json", "--names", "--on-unreadable", "--origin", "--out"],
     "inspect IMAGE_SET": ["--json", "--out"],
-    "kit DOMAIN": ["--captions", "--count", "--json", "--out", "--seed", "--split", "--toys"],
+    "kit DOMAIN": [
+        "--captions", "--count", "--json", "--out", "--seed", "--split", "--stories", "--tasks", "--toys",
+    ],
     "quickstart": ["--browse", "--json", "--out", "--per-class", "--photographs", "--seeds"],
     "report RUNS": ["--json", "--out"],
     "train RECIPE": ["--dry-run", "--json", "--set"],

@@ -26,6 +26,10 @@ def kit(
         int | None, Parameter(help="so many in each picture; 1 gives each a label [default: one to three]")
     ] = None,
     captions: Annotated[int, Parameter(help="captions of each picture, in different words")] = 1,
+    stories: Annotated[int, Parameter(help="so many of its stories too, in stories.jsonl")] = 0,
+    tasks: Annotated[
+        int, Parameter(help="so many hard questions of each kind too: winoground.jsonl, choices.jsonl, …")
+    ] = 0,
     seed: Annotated[int, Parameter(help="another seed is another world of the same kind")] = 0,
     json: Json = False,
 ) -> None:
@@ -33,13 +37,18 @@ def kit(
     from gen2real.imagesets.questions import QUESTIONS
     from gen2real.kit.world.image_sets import write_image_set
     from gen2real.kit.world.scenes import scenes_of
+    from gen2real.kit.world.task_files import check_count, check_questions, write_stories, write_tasks
     from gen2real.progress import WorkProgress
 
     wanted = scenes_of(domain, split) if count is None else count
+    check_count(domain, split, stories, "stories")
+    check_questions(domain, split, tasks, wanted)
     with WorkProgress(f"{domain} {split}", start=0, total=wanted, quiet=json) as progress:
         made = write_image_set(
             out, domain, split, wanted, seed=seed, toys=toys, captions=captions, on_progress=progress.update
         )
+    beside = [write_stories(out, domain, split, stories, seed=seed)] if stories else []
+    beside += write_tasks(out, domain, split, tasks, seed=seed, toys=toys) if tasks else []
     labelled = int((made.labels >= 0).sum())
     found = {
         "set": str(made.root),
@@ -47,8 +56,10 @@ def kit(
         "labelled": labelled,
         "classes": len(made.classes),
         "questions": str(made.root / QUESTIONS),
+        **({"files": [str(path) for path in beside]} if beside else {}),
     }
     text = f"{made.root}: {len(made)} pictures, {labelled} of them labelled, {len(made.classes)} classes"
+    text += f"; {', '.join(path.name for path in beside)}" if beside else ""
     print(jsonlib.dumps(found) if json else text)
 
 

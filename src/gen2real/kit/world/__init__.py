@@ -14,6 +14,7 @@ from gen2real.kit.world.language import (
 from gen2real.kit.world.render import render
 from gen2real.kit.world.scenes import Clutter, Scene, Toy, sample_scene
 from gen2real.kit.world.stories import Story, sample_story
+from gen2real.kit.world.task_files import STORIES, TASK_FILES, write_stories, write_tasks
 from gen2real.kit.world.vocabulary import (
     COLOURS,
     DOMAINS,
@@ -37,6 +38,8 @@ __all__ = [
     "SIDE",
     "SIZES",
     "SPLITS",
+    "STORIES",
+    "TASK_FILES",
     "Clutter",
     "Domain",
     "Question",
@@ -52,4 +55,6 @@ __all__ = [
     "sample_scene",
     "sample_story",
     "write_image_set",
+    "write_stories",
+    "write_tasks",
 ]

@@ -80,7 +80,7 @@ class Scene:
 def stream(seed: int, domain: DomainName, split: Split, index: int, purpose: int = 0) -> np.random.Generator:
     """Random numbers that belong to one scene.
 
-    purpose: 0 what is in it, 1 its noise, 2 what is said of it, 3 its ground's texture.
+    purpose: 0 what is in it, 1 its noise, 2 what is said of it, 3 its ground's texture; 4 to 9 `hard_questions`.
     """
     place = list(SPLITS).index((domain, split))
     return np.random.default_rng([seed, place, index, purpose])

@@ -33,14 +33,15 @@ def sample_story(domain: DomainName, split: Split, index: int, *, seed: int = 0)
     scenes = [arrange(first, toys)]
     sentences = [f"Once there was {name(toys[0])}."]
     for step in range(1, int(random.integers(3, 7))):
-        toys, sentence = _next(toys, random, domain)
+        toys, sentence = happens(toys, random, domain)
         # The camera's noise is another one in every picture.
         scenes.append(replace(arrange(first, toys), variety=(*first.variety, step)))
         sentences.append(sentence)
     return Story(tuple(scenes), tuple(sentences))
 
 
-def _next(toys: tuple[Toy, ...], random: np.random.Generator, domain: DomainName) -> tuple[tuple[Toy, ...], str]:
+def happens(toys: tuple[Toy, ...], random: np.random.Generator, domain: DomainName) -> tuple[tuple[Toy, ...], str]:
+    """The toys after something happened to them, from left to right and not yet placed, and a sentence of what."""
     can = ["paint"]
     can += ["come", "come"] if len(toys) < 3 else []
     can += ["go", "swap"] if len(toys) > 1 else []
