@@ -53,7 +53,8 @@ class ChoiceQuestion:
     def asked(self) -> Asked:
         """The question, its options each on a line with a letter, and what to answer with."""
         lines = [f"{letter}. {option}" for letter, option in zip(ascii_uppercase, self.options, strict=False)]
-        return Asked(self.pictures, "\n".join([self.question, *lines, INSTRUCTION]))
+        alone = Asked(self.pictures, self.question)
+        return Asked(self.pictures, "\n".join([self.question, *lines, INSTRUCTION]), alone)
 
 
 def read_choices(path: Path) -> list[ChoiceQuestion]:

@@ -67,7 +67,7 @@ def with_facts(facts: Sequence[Pair], asked: Asked) -> Asked:
         return asked
     lines = [f"{MARK} {fact.text}" if fact.picture is not None else fact.text for fact in facts]
     pictures = [fact.picture for fact in facts if fact.picture is not None]
-    return Asked((*pictures, *asked.pictures), "\n".join(["Reference information:", *lines, asked.marked]))
+    return Asked((*pictures, *asked.pictures), "\n".join(["Reference information:", *lines, asked.marked]), asked)
 
 
 def rouge_scores(answers: Sequence[str], references: Sequence[Sequence[str]]) -> Array:

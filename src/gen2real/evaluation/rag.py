@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -70,6 +70,7 @@ TEMPLATES: Mapping[str, Template] = {
 """exemplar (ours): picture, question and answer, as an example. reference: the paper's prompt for FVQA, paraphrased."""
 
 
+@runtime_checkable
 class Retriever(Protocol):
     """Gives questions about pictures a place in one space."""
 
@@ -111,7 +112,7 @@ class EncoderRetriever:
             for place, one in enumerate(asked):
                 if one.pictures:
                     image[place] = normalize(encoded[[rows[file] for file in one.pictures]].mean(dim=0), dim=0)
-        text = normalize(self.encoder.encode_text([_words(one.question) for one in asked]).float().cpu(), dim=1)
+        text = normalize(self.encoder.encode_text([_text(one.question) for one in asked]).float().cpu(), dim=1)
         # ⟨[a, b]/√2, [a′, b′]/√2⟩ = (⟨a, a′⟩ + ⟨b, b′⟩) / 2
         return torch.cat([image, text], dim=1) / 2**0.5
 
@@ -130,7 +131,8 @@ def check_leaks(entries: Sequence[Entry], asked: Sequence[Asked]) -> int:
     Raises: ImageSetError where even the question is the same (but for case, spaces and final marks): its answer would
         be looked up, not found out.
     """
-    files = {picture for one in (*asked, *(entry.asked for entry in entries)) for picture in one.pictures}
+    every = (*(one.bare for one in asked), *(entry.asked for entry in entries))
+    files = {picture for one in every for picture in one.pictures}
     content = {picture: sha256_of(picture) for picture in files}
 
     def keys(one: Asked) -> list[tuple[str, str]]:
@@ -140,7 +142,7 @@ def check_leaks(entries: Sequence[Entry], asked: Sequence[Asked]) -> int:
     known = {key: entry for entry in reversed(entries) for key in keys(entry.asked)}
     shared = 0
     same: list[str] = []
-    for one in asked:
+    for one in (one.bare for one in asked):
         shared += any(content[picture] in pictures for picture in one.pictures)
         entry = next((known[key] for key in keys(one) if key in known), None)
         if entry is not None:
@@ -176,7 +178,10 @@ def augmented(asked: Asked, found: Sequence[Found[Entry]], template: str | Templ
     nearest_last = [one.item for one in reversed(found)]
     entries = [_filled(words.entry, question=one.asked.marked, answer=one.answer) for one in nearest_last]
     question = _filled(words.whole, found="\n".join(entries), question=asked.marked)
-    return Asked((*(picture for one in nearest_last for picture in one.asked.pictures), *asked.pictures), question)
+    looked_up = tuple(picture for one in nearest_last for picture in one.asked.pictures)
+    # Pictures come in the order of their marks.
+    found_first = words.whole.index("{found}") < words.whole.index("{question}")
+    return Asked((*looked_up, *asked.pictures) if found_first else (*asked.pictures, *looked_up), question, asked.bare)
 
 
 def template_named(template: str | Template) -> Template:
@@ -194,7 +199,8 @@ def template_named(template: str | Template) -> Template:
 class Rag:
     """Puts what is looked up before questions: an `Augment` of `evaluation.tasks`.
 
-    Entries are embedded once, and a question once whatever `count` is asked for (`with_count`).
+    Entries are embedded once, and a question once whatever `count` is asked for (`with_count`). It is looked up as it
+    is without options and facts (`Asked.bare`), and answered with them.
 
     Args:
         entries: what is looked up. retriever: embeds them, and the questions.
@@ -267,6 +273,7 @@ class _Lookup:
     def search(self, asked: Sequence[Asked], count: int, threshold: float | None) -> list[list[Found[Entry]]]:
         """The `count` entries most like each question."""
         self.shared(asked)
+        asked = [one.bare for one in asked]
         if count < 1 or not asked:
             return [[] for _ in asked]
         if self._index is None:
@@ -286,9 +293,14 @@ def _entry(values: Values, number: int, files: PictureFiles) -> Entry:
     return Entry(id_of(values, number), asked, answer)
 
 
+def _text(question: str) -> str:
+    """A question without its pictures' marks."""
+    return " ".join(question.replace(MARK, " ").split())
+
+
 def _words(question: str) -> str:
     """A question's words alone, for comparing."""
-    return " ".join(question.replace(MARK, " ").split()).casefold().rstrip(" ?.!")
+    return _text(question).casefold().rstrip(" ?.!")
 
 
 def _filled(template: str, **fields: str) -> str:

@@ -50,10 +50,16 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class Asked:
     """What a model is to answer. pictures: in order, as files. question: with a mark `<image>` for each picture, or
-    with none: then they stand in front."""
+    with none: then they stand in front. alone: the same without options and facts, where it has some."""
 
     pictures: tuple[Path, ...]
     question: str
+    alone: Asked | None = None
+
+    @property
+    def bare(self) -> Asked:
+        """By what it is looked up and known again: without options and facts."""
+        return self.alone or self
 
     @property
     def marked(self) -> str:
