@@ -11,14 +11,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
 
 from gen2real.errors import ModelError
 from gen2real.imagesets.interleaved import MARK, Turn
 from gen2real.models.multimodal import MultimodalModel, reply
 
 _STAND_IN = re.compile("\ue000(\\d+)\ue001")
+_KEPT = 4096
+_SKELETONS: WeakKeyDictionary[MultimodalModel, dict[Any, tuple[str, tuple[tuple[int, int], ...]]]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -43,36 +47,49 @@ def converse(model: MultimodalModel, turns: Sequence[Turn]) -> Conversation:
     """
     texts: list[str] = []
     numbers: list[list[int | None]] = []
-    messages = []
-    skeleton, written = "", ""
-    bounds: list[tuple[int, int]] = []
+    said: list[tuple[str, str | None]] = []
     for turn in turns:
         question, own = _question(turn, texts)
         numbers.append(own)
+        said.append((question, None if turn.answer is None else _stand_in(turn.answer.strip(), texts)))
+        if turn.answer is None:
+            break
+    # Rendering takes longer than all else here, and most samples are alike but for their texts.
+    known = _SKELETONS.setdefault(model, {})
+    if (key := tuple(said)) not in known:
+        if len(known) >= _KEPT:
+            known.clear()
+        known[key] = _skeleton(model, key)
+    return _filled(*known[key], texts, numbers)
+
+
+def _skeleton(
+    model: MultimodalModel, said: Sequence[tuple[str, str | None]]
+) -> tuple[str, tuple[tuple[int, int], ...]]:
+    """The rendered conversation with stand-ins for all texts, and the places in it of the answers."""
+    messages: list[dict[str, Any]] = []
+    bounds: list[tuple[int, int]] = []
+    skeleton = written = ""
+    for question, answer in said:
         messages.append(model.user(question, 0))
-        asked = model.rendered(messages, opened=turn.answer is not None)
+        asked = model.rendered(messages, opened=answer is not None)
         if not asked.startswith(written):
             raise ModelError(f"the chat template of {model.name} writes earlier turns anew; give it one turn a sample.")
         skeleton += asked[len(written) :]
-        if turn.answer is None:
-            break
-        messages.append(reply(_stand_in(turn.answer.strip(), texts)))
+        if answer is None:
+            ends = [_STAND_IN.pattern, re.escape(model.processor.image_token)]
+            end = max((found.end() for found in re.finditer("|".join(ends), skeleton)), default=len(skeleton))
+            return skeleton[:end], tuple(bounds)
+        messages.append(reply(answer))
         whole = model.rendered(messages)
         # Some templates write an earlier turn otherwise than one that is yet to come; then no other can follow.
-        answer = whole[len(asked) :] if whole.startswith(asked) else _stand_in_of(len(texts) - 1)
-        end = model.end_of(answer)
+        told = whole[len(asked) :] if whole.startswith(asked) else answer
+        end = model.end_of(told)
         written = whole[: len(asked) + end] if end else whole
         begin = len(skeleton)
-        skeleton += answer[:end] if end else model.ended(answer)
+        skeleton += told[:end] or model.ended(told)
         bounds.append((begin, len(skeleton)))
-    filled = _filled(skeleton, texts, numbers, bounds)
-    if not turns or turns[-1].answer is not None:
-        return filled
-    image = model.processor.image_token
-    end = max(
-        [end for _, end in filled.parts[-1]] + [found.end() for found in re.finditer(re.escape(image), filled.text)]
-    )
-    return replace(filled, text=filled.text[:end])
+    return skeleton, tuple(bounds)
 
 
 def _question(turn: Turn, texts: list[str]) -> tuple[str, list[int | None]]:
@@ -95,15 +112,11 @@ def _question(turn: Turn, texts: list[str]) -> tuple[str, list[int | None]]:
 
 def _stand_in(text: str, texts: list[str]) -> str:
     texts.append(text)
-    return _stand_in_of(len(texts) - 1)
-
-
-def _stand_in_of(number: int) -> str:
-    return f"\ue000{number}\ue001"
+    return f"\ue000{len(texts) - 1}\ue001"
 
 
 def _filled(
-    skeleton: str, texts: Sequence[str], numbers: Sequence[Sequence[int | None]], bounds: Sequence[tuple[int, int]]
+    skeleton: str, bounds: Sequence[tuple[int, int]], texts: Sequence[str], numbers: Sequence[Sequence[int | None]]
 ) -> Conversation:
     pieces: list[str] = []
     places: dict[int, tuple[int, int]] = {}

@@ -21,14 +21,13 @@ from torch import Tensor, nn
 from gen2real.errors import ModelError
 from gen2real.files import read_json
 from gen2real.imagesets.decoding import decode
+
+# A question without a mark has its pictures in front; whatever the model's own token for a picture is.
+from gen2real.imagesets.interleaved import MARK as MARK
 from gen2real.models.dual_encoder import model_inside
 from gen2real.models.hub_loading import explained, whole_model, without_progress_bars
 from gen2real.models.multimodal_processor import load_processor
 from gen2real.models.retrieval_head import RetrievalHead, load_head
-
-MARK = "<image>"
-"""Where a picture stands in a question, whatever the model's own token for it is. A question without one has its
-pictures in front."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -47,6 +46,7 @@ class MultimodalModel:
             there is no tower of their own for them.
         head: what makes embeddings of its hidden states, where it was taught to.
         made_by: what tuned it, as JSON; empty for a base model.
+        tokens_of_size: what `supervised.picture_tokens` found, by (width, height).
     """
 
     def __init__(self, model: Any, processor: Any, name: str, *, revision: str | None = None) -> None:
@@ -54,6 +54,7 @@ class MultimodalModel:
         self.shift: dict[str, Tensor] = {}
         self.head: RetrievalHead | None = None
         self.made_by: dict[str, Any] = {}
+        self.tokens_of_size: dict[tuple[int, int], int] = {}
         # A tokenizer keeps how it pads as a state, and fails where two threads set it at once.
         self._tokenizing = threading.Lock()
         tokenizer = self.tokenizer

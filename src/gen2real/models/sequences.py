@@ -12,7 +12,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -179,11 +178,10 @@ def check_sequences(
         (no text and no answer), are too long, or that the model's template writes otherwise.
     """
     limit = min(max_length or model.max_length, model.max_length)
-    tokens = cache(partial(picture_tokens, model))
     faults = []
     for sample in samples:
         try:
-            fault = _fault(model, sample, sum(tokens(sizes[path]) for path in sample.pictures), limit)
+            fault = _fault(model, sample, sum(picture_tokens(model, sizes[path]) for path in sample.pictures), limit)
         except ModelError as error:
             fault = str(error)
         if fault:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +148,6 @@ def length_fault(length: int, seen: int, limit: int) -> str | None:
 def _faults(
     model: MultimodalModel, samples: Sequence[Sample], sizes: Mapping[Path, tuple[int, int]], limit: int
 ) -> Iterator[tuple[Sample, str]]:
-    tokens = cache(partial(picture_tokens, model))
     for sample in samples:
         marks, pictures = sample.question.count(MARK), len(sample.pictures)
         if not sample.answer.strip():
@@ -166,7 +164,7 @@ def _faults(
             yield sample, f"the chat template writes {written} marks for {pictures} pictures"
             continue
         joined, tail = answer_ids(model, sample)
-        seen = sum(tokens(sizes[path]) for path in sample.pictures)
+        seen = sum(picture_tokens(model, sizes[path]) for path in sample.pictures)
         length = len(model.token_ids(prompt)) - joined + len(tail) - pictures + seen
         if fault := length_fault(length, seen, limit):
             yield sample, fault
@@ -174,6 +172,12 @@ def _faults(
 
 def picture_tokens(model: MultimodalModel, size: tuple[int, int]) -> int:
     """Tokens that a picture of (width, height) pixels takes."""
+    if size not in model.tokens_of_size:
+        model.tokens_of_size[size] = _picture_tokens(model, size)
+    return model.tokens_of_size[size]
+
+
+def _picture_tokens(model: MultimodalModel, size: tuple[int, int]) -> int:
     width, height = size
     counted: Any = getattr(model.processor, "_get_num_multimodal_tokens", None)
     if counted is not None:
