@@ -29,6 +29,14 @@ def change(difference: float, half: float = 0.01) -> PairedTest:
         ("general_image_to_text_recall@5", "R@5 picture → text, general", "R@5 picture → text, general", "%"),
         ("accuracy", "accuracy", "accuracy", "%"),
         ("cider", "CIDEr-D", "CIDEr-D", ""),
+        ("f1", "F1", "F1", ""),
+        ("pope_accuracy", "accuracy, pope", "accuracy, pope", "%"),
+        ("far_off_accuracy_at_3", "accuracy at place 3, far off", "accuracy at place 3, far off", "%"),
+        ("captions_cider", "CIDEr-D, captions", "CIDEr-D, captions", ""),
+        ("general_kernel_distance", "kernel distance, general", "kernel distance, general ↓", ""),
+        ("story_unseen_recall@5", "R@5, story unseen", "R@5, story unseen", "%"),
+        ("image", "image score", "image score", "%"),
+        ("winoground_group", "group score, winoground", "group score, winoground", "%"),
         ("something_new", "something new", "something new", "%"),
     ],
 )
@@ -64,6 +72,9 @@ def test_numbers_for_people() -> None:
 def test_what_a_reader_looks_for_first() -> None:
     keys = ["clip_score", "kernel_distance", "image_to_text_recall@1", "general_top1", "text_to_image_recall@1"]
     assert leading(keys) == ["image_to_text_recall@1", "text_to_image_recall@1", "kernel_distance"]
+    of_tasks = ["pope_accuracy", "pope_f1", "facts_rouge_l", "web_rouge_l", "web_cider", "web_bleu4", "tales_recall@1"]
+    assert leading(of_tasks) == ["tales_recall@1", "pope_accuracy", "web_cider", "facts_rouge_l"]
+    assert leading(["rouge_l", "f1"]) == ["rouge_l"]
 
 
 @pytest.fixture

@@ -12,14 +12,20 @@ from typing import Literal
 
 from gen2real.evaluation.statistics import Interval, PairedTest
 
-_RECALL = re.compile(r"(?:(?P<before>.+)_)?(?P<way>image_to_text|text_to_image)_recall@(?P<k>\d+)")
+# What stands before a measure says of what it is: of another set (`general_top1`), of a task (`pope_accuracy`).
+_BEFORE = r"(?:(?P<before>.+)_)?"
+_RECALL = re.compile(_BEFORE + r"(?P<way>image_to_text|text_to_image)_recall@(?P<k>\d+)")
+_ONE_WAY = re.compile(_BEFORE + r"recall@(?P<k>\d+)")
 _WAYS = {"image_to_text": "picture → text", "text_to_image": "text → picture"}
-_TOP = re.compile(r"(?:(?P<before>.+)_)?top(?P<k>\d+)")
+_TOP = re.compile(_BEFORE + r"top(?P<k>\d+)")
+_ACCURACY = re.compile(_BEFORE + r"accuracy(?:_at_(?P<k>\d+))?")
+_TWINS = re.compile(_BEFORE + r"(?P<of>text|image|group)")
 # The field prints these times 100 and without a unit: a CIDEr-D of 1.083 is its "108.3".
 _SCORES = {
-    "bleu4": "BLEU-4", "rouge_l": "ROUGE-L", "cider": "CIDEr-D", "meteor": "METEOR", "spice": "SPICE",
+    "bleu4": "BLEU-4", "rouge_l": "ROUGE-L", "cider": "CIDEr-D", "meteor": "METEOR", "spice": "SPICE", "f1": "F1",
     "kernel_distance": "kernel distance", "clip_score": "CLIP-score", "clip_i": "CLIP-I", "diversity": "diversity",
 }  # fmt: skip
+_SCORE = re.compile(_BEFORE + f"(?P<score>{'|'.join(_SCORES)})")
 _LOWER_IS_BETTER = frozenset({"kernel_distance"})
 # Their size is the scorer's: hundreds by one, hundredths by another. Three digits are shown, at most two decimals.
 _OF_ANY_SIZE = frozenset({"kernel_distance"})
@@ -27,6 +33,8 @@ _LEADING = (
     r"(?:long_)?image_to_text_recall@1", r"(?:long_)?text_to_image_recall@1", r"top1", r"cider", r"accuracy",
     r"kernel_distance",
 )  # fmt: skip
+# Of runs that are measured on several tasks.
+_LEADING_OF_TASKS = (r".+_recall@1", r".+_group", r".+_accuracy", r".+_cider", r".+_rouge_l")
 
 
 @dataclass(frozen=True)
@@ -40,12 +48,20 @@ class Measure:
 
     @property
     def name(self) -> str:
-        """R@1 with its direction, CIDEr-D, top-1; a key that is not known, with its underscores as spaces."""
-        for known, told in ((_RECALL, self._recall), (_TOP, self._top)):
-            if found := known.fullmatch(self.key):
-                before = f", {found['before'].replace('_', ' ')}" if found["before"] else ""
-                return told(found) + before
-        return _SCORES.get(self.key) or self.key.replace("_", " ")
+        """R@1 with its direction, CIDEr-D, top-1, of what behind them; a key that is not known, with its underscores
+        as spaces."""
+        known = (
+            (_RECALL, lambda found: f"R@{found['k']} {_WAYS[found['way']]}"),
+            (_ONE_WAY, lambda found: f"R@{found['k']}"),
+            (_TOP, lambda found: f"top-{found['k']}"),
+            (_ACCURACY, lambda found: f"accuracy at place {found['k']}" if found["k"] else "accuracy"),
+            (_TWINS, lambda found: f"{found['of']} score"),
+            (_SCORE, lambda found: _SCORES[found["score"]]),
+        )
+        for pattern, told in known:
+            if found := pattern.fullmatch(self.key):
+                return told(found) + (f", {found['before'].replace('_', ' ')}" if found["before"] else "")
+        return self.key.replace("_", " ")
 
     @property
     def heading(self) -> str:
@@ -55,12 +71,12 @@ class Measure:
     @property
     def unit(self) -> str:
         """`%` for shares; empty for scores."""
-        return "" if self.key in _SCORES else "%"
+        return "" if self._score else "%"
 
     @property
     def lower_is_better(self) -> bool:
         """Whether a smaller value is the better one, as of distances."""
-        return self.key in _LOWER_IS_BETTER
+        return self._score in _LOWER_IS_BETTER
 
     def gain(self, difference: float) -> float:
         """A difference of two values as what was gained: > 0 is better, whichever way the measure points."""
@@ -100,26 +116,28 @@ class Measure:
         return f"{round(100 * value, decimals) + 0.0:{sign}.{decimals}f}".replace("-", "−")
 
     def _decimals(self, value: float) -> int:
-        if self.key not in _OF_ANY_SIZE:
+        if self._score not in _OF_ANY_SIZE:
             return 1
         # As rounded to two decimals: 9.996 is 10.0 and 99.96 is 100.
         size = round(abs(100 * value), 2)
         return 2 if size < 10 else 1 if round(size, 1) < 100 else 0
 
-    @staticmethod
-    def _recall(found: re.Match[str]) -> str:
-        return f"R@{found['k']} {_WAYS[found['way']]}"
-
-    @staticmethod
-    def _top(found: re.Match[str]) -> str:
-        return f"top-{found['k']}"
+    @property
+    def _score(self) -> str:
+        """Which score it is, whatever stands before it; empty for shares."""
+        found = _SCORE.fullmatch(self.key)
+        return found["score"] if found else ""
 
 
 def leading(keys: Sequence[str]) -> list[str]:
     """The measures that a reader looks for first: R@1 both ways, top-1, CIDEr-D, accuracy, kernel distance.
 
-    A run with labels and captions leads with both, one that draws with its kernel distance as well. The first of `keys`
-    where none of these is there.
+    A run with labels and captions leads with both, one that draws with its kernel distance as well, one that is
+    measured on several tasks with the first of each. The first of `keys` where none of these is there.
     """
     found = [key for pattern in _LEADING for key in keys if re.fullmatch(pattern, key)]
+    if not found:
+        found = [key for pattern in _LEADING_OF_TASKS for key in keys if re.fullmatch(pattern, key)]
+        # Captions have ROUGE-L besides CIDEr-D; answers have it alone.
+        found = [key for key in found if key.removesuffix("_rouge_l") + "_cider" not in found]
     return found or list(keys[:1])
