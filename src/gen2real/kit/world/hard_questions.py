@@ -150,7 +150,10 @@ def yes_no_about(scene: Scene, number: int, *, seed: int = 0, split: Split) -> l
 
 
 def sample_reference(domain: DomainName, split: Split, number: int, *, seed: int = 0) -> Reference:
-    """Reference number `number`: two toys, and four different things that may happen to them, as in stories."""
+    """Reference number `number`: two toys, and four different things that may happen to them, as in stories.
+
+    Raises: ImageSetError as `sample_scene`.
+    """
     place = sample_scene(domain, split, number, seed=seed, toys=2)
     random = stream(seed, domain, split, number, purpose=_CHANGE)
     toys = _two(random, domain)
@@ -167,6 +170,8 @@ def sample_sources(domain: DomainName, split: Split, number: int, *, seed: int =
     """Sources number `number`; which of them is asked about is drawn.
 
     The question of `yes_no` names a toy that stands in one of the pictures whether it is so or not.
+
+    Raises: ImageSetError as `sample_scene`.
     """
     random = stream(seed, domain, split, number, purpose=_SOURCES)
     grounds = [str(ground) for ground in random.permutation(DOMAINS[domain].grounds)[:SOURCES]]
@@ -176,8 +181,9 @@ def sample_sources(domain: DomainName, split: Split, number: int, *, seed: int =
     other = replace(first, colour=str(random.choice(colours)), pattern=_other(PATTERNS, first.pattern, random))
     scenes = []
     for place, ground in enumerate(grounds):
-        # Different pictures of the split lend their light and camera.
-        lent = sample_scene(domain, split, (number + place * 97) % scenes_of(domain, split), seed=seed)
+        # Different pictures of the split lend their light and camera; its own number is checked, the others wrap.
+        other_number = (number + place * 97) % scenes_of(domain, split) if place else number
+        lent = sample_scene(domain, split, other_number, seed=seed)
         toys = lent.toys
         if place in (relevant, rival):
             shown = first if place == relevant else other
