@@ -16,12 +16,16 @@ from torch.nn.functional import normalize
 
 from gen2real.errors import ImageSetError, ModelError
 from gen2real.evaluation import target_ranks
+from gen2real.evaluation.rag import OwnRetriever, Rag, read_entries
 from gen2real.evaluation.story_retrieval import read_stories
 from gen2real.evaluation.target_ranks import Gallery, search
-from gen2real.evaluation.tasks import TaskScores, measure_task
+from gen2real.evaluation.tasks import Asked, TaskScores, measure_task
 from gen2real.evaluation.winoground import winoground_scores
 from gen2real.imagesets import ImageSet
-from gen2real.models.multimodal import MultimodalModel
+from gen2real.models.embedder import Embedder
+from gen2real.models.multimodal import MultimodalModel, load_multimodal
+from tiny import tiny_clip
+from tiny_multimodal import tiny_llava
 
 
 class Placed:
@@ -212,6 +216,21 @@ def test_a_changed_picture_is_found_among_all_but_its_reference(folder: Path) ->
     assert limited.details["gallery"] == 1
 
 
+def test_searches_from_one_reference_stand_or_fall_together(folder: Path) -> None:
+    meant = {"x": "b.png", "y": "c.png", "z": "d.png"}
+    asked = [{"image": "a.png" if text != "z" else "b.png", "text": text, "target": meant[text]} for text in "xyz"]
+    places = {"a.png": (1, 0, 0), "b.png": (0, 1, 0), "c.png": (0, 0, 1), "d.png": (0.5, 0.5, 0)}
+    # The second finds b as well, and is wrong.
+    queries = {"a.png| x": (0, 1, 0), "a.png| y": (0, 1, 0), "b.png| z": (0.5, 0.5, 0)}
+    texts = {text: places[picture] for text, picture in meant.items()}
+    found = measured("composed-retrieval", lines(folder, "three", *asked), Placed(places | queries | texts))
+    assert [one["score"] for one in found.samples] == [1, 0, 1]
+    assert found.values["composed_recall@1"].shape == (2,)
+    assert found.values["composed_recall@1"].mean() == pytest.approx(2 / 3)
+    assert found.details["controls"]["text alone"]["recall@1"]["count"] == 2
+    assert found.details["controls"]["text alone"]["recall@1"]["mean"] == 1
+
+
 def test_a_reference_that_is_its_own_target_is_told(folder: Path) -> None:
     path = lines(folder, "self", {"image": "a.png", "text": "same", "target": "a.png"}, {"image": "a.png"})
     with pytest.raises(ImageSetError, match=r"(?s)line 1: 'image' and 'target' are one file.*line 2: 'target'"):
@@ -292,6 +311,50 @@ def test_pictures_and_captions_find_each_other(tmp_path: Path) -> None:
     assert found.details["text_to_image"]["recall@1"]["mean"] == pytest.approx(2 / 3)
     assert found.details["image_to_text"]["gallery"] == 3
     assert measured("retrieval", image_set.manifest, Placed(places), limit=1).details["pictures"] == 1
+
+
+# ── a model ──
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> MultimodalModel:
+    root = tmp_path_factory.mktemp("llava")
+    return load_multimodal(tiny_llava(root / "llava", tiny_clip(root / "clip")))
+
+
+def test_a_model_searches_by_its_own_embeddings(folder: Path, model: MultimodalModel) -> None:
+    stories = lines(folder, "stories", *STORIES)
+    embedder = Embedder(model, None)
+    found = measure_task("story-retrieval", model, stories, embedder=embedder, decoding={"batch_size": 3})
+    gallery = [embedder.embed([[folder / f"{letter}.png"]])[0] for letter in "abcd"]
+    query = embedder.embed([["Hello. ", folder / "d.png", " Bye."]])[0]
+    cosines = [float(query @ one) for one in gallery]
+    assert found.samples[1]["rank"] == 1 + sum(one >= cosines[2] for one in cosines[:2])
+    assert found.values["story_unseen_recall@1"][1] == (cosines[2] == max(cosines[:3]))
+
+
+def test_a_model_answers_with_what_it_found_itself(folder: Path, model: MultimodalModel) -> None:
+    known = read_entries(
+        lines(folder, "known", *({"image": f"{one}.png", "question": "what?", "answer": one} for one in "abc"))
+    )
+    rag = Rag(known, OwnRetriever(Embedder(model, None)), count=2)
+    asked = Asked((folder / "d.png",), "what is it?")
+    ((first, second),) = rag.found([asked])
+    keys = [[folder / "d.png", "\nwhat is it?"], *([folder / f"{one}.png", "\nwhat?"] for one in "abc")]
+    own = Embedder(model, None).embed(keys)
+    best = (own[1:] @ own[0]).sort(descending=True)
+    assert [first.item.answer, second.item.answer] == ["abc"[place] for place in best.indices[:2].tolist()]
+    assert [first.score, second.score] == pytest.approx(best.values[:2].tolist(), abs=1e-5)
+    path = lines(folder, "asked", {"image": "d.png", "question": "what is it?", "answer": "d"})
+    found = measure_task("questions", model, path, decoding={"max_tokens": 3}, rag=rag)
+    put = rag([asked])[0]
+    assert [picture.name for picture in put.pictures] == [
+        f"{second.item.answer}.png",
+        f"{first.item.answer}.png",
+        "d.png",
+    ]
+    assert found.samples[0]["answer"] == model.answer([put.pictures], [put.question], max_tokens=3)[0]
+    assert found.details["looked_up"]["count"] == 2
 
 
 def test_who_cannot_search_is_told(folder: Path) -> None:

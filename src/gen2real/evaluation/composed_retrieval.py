@@ -10,9 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from gen2real.evaluation.statistics import bootstrap_interval
 from gen2real.evaluation.target_ranks import Gallery, search
 from gen2real.evaluation.task_files import Values, read_items
-from gen2real.evaluation.tasks import TaskInput, TaskScores
+from gen2real.evaluation.tasks import TaskInput, TaskScores, by_item
 from gen2real.imagesets.json_lines import Fault, PictureFiles, id_of, text_of
 
 _EXAMPLE = '{"image": "a.png", "text": "the same, but blue", "target": "b.png"}'
@@ -34,7 +35,7 @@ def read_changes(path: Path) -> list[Change]:
 
 
 def measure_composed_retrieval(given: TaskInput) -> TaskScores:
-    """`composed_recall@1`, `@5` and `@10`, an item a query.
+    """`composed_recall@1`, `@5` and `@10`, an item the queries from one reference.
 
     `details` has the same of the reference alone and of the text alone: what does not beat both composes nothing.
 
@@ -52,7 +53,12 @@ def measure_composed_retrieval(given: TaskInput) -> TaskScores:
     own = [[row] for row in references]
     found = {name: search(embedded, pictures, targets, without=own) for name, embedded in queries.items()}
     composed = found.pop("composed")
-    controls = {name: one.intervals() for name, one in found.items()}
+    asked = [(one.picture,) for one in items]
+    values = {name: by_item(own, asked) for name, own in composed.recalls("composed").items()}
+    controls = {
+        name: {key: bootstrap_interval(by_item(own, asked)).to_json() for key, own in one.recalls().items()}
+        for name, one in found.items()
+    }
     samples = [
         {
             "id": one.id,
@@ -66,7 +72,7 @@ def measure_composed_retrieval(given: TaskInput) -> TaskScores:
         for one, first, rank in zip(items, composed.first, composed.ranks, strict=True)
     ]
     details = {"queries": len(items), **composed.told(), "controls": controls}
-    return TaskScores(composed.recalls("composed"), details, samples)
+    return TaskScores(values, details, samples)
 
 
 def _change(values: Values, number: int, files: PictureFiles) -> Change:

@@ -16,7 +16,6 @@ from torch.nn.functional import normalize
 
 from gen2real.errors import ModelError
 from gen2real.evaluation.retrieval import RECALLS_AT, TIE
-from gen2real.evaluation.statistics import bootstrap_interval
 from gen2real.files import sha256_of
 
 # Scores that are held at once: 64 MiB.
@@ -35,18 +34,15 @@ class Search:
     gallery: npt.NDArray[np.int64]
     first: npt.NDArray[np.int64]
 
-    def recalls(self, before: str) -> dict[str, npt.NDArray[np.float64]]:
+    def recalls(self, before: str = "") -> dict[str, npt.NDArray[np.float64]]:
         """`<before>_recall@k` → [Q], 1 where the target is among the first k."""
-        return {f"{before}_recall@{k}": (self.ranks <= k).astype(np.float64) for k in RECALLS_AT}
+        names = {k: f"{before}_recall@{k}" if before else f"recall@{k}" for k in RECALLS_AT}
+        return {name: (self.ranks <= k).astype(np.float64) for k, name in names.items()}
 
     def told(self) -> dict[str, Any]:
         """What is no mean, and what chance alone would find."""
         chance = {f"recall@{k}": float(np.minimum(1.0, k / self.gallery).mean()) for k in RECALLS_AT}
         return {"median_rank": float(np.median(self.ranks)), "gallery": float(self.gallery.mean()), "chance": chance}
-
-    def intervals(self) -> dict[str, Any]:
-        """`recall@k` → its interval, for what nobody is judged by."""
-        return {f"recall@{k}": bootstrap_interval((self.ranks <= k).astype(float)).to_json() for k in RECALLS_AT}
 
 
 def search(
