@@ -14,6 +14,7 @@ from gen2real.kit.build.clip import build_clip, build_tokenizer
 from gen2real.kit.build.corpus import pictures, texts, token_ids
 from gen2real.kit.build.decoder import build_decoder, build_decoder_tokenizer, caption_targets
 from gen2real.kit.build.generator import build_generator
+from gen2real.kit.build.multimodal import build_multimodal
 from gen2real.kit.build.settings import BuildConfig, StageSettings
 from gen2real.kit.world import GROUNDS, HELD_OUT, render, sample_scene
 from gen2real.kit.world.vocabulary import HOME_GROUNDS
@@ -34,6 +35,8 @@ def tiny(output: Path, **changes: object) -> BuildConfig:
         denoiser_channels=(16, 32, 32),
         decoder_width=16,
         decoder_layers=1,
+        multimodal_width=32,
+        multimodal_layers=1,
         clip=STAGE,
         scorer=STAGE,
         robust=STAGE,
@@ -41,6 +44,7 @@ def tiny(output: Path, **changes: object) -> BuildConfig:
         autoencoder=STAGE,
         denoiser=STAGE,
         decoder=STAGE,
+        multimodal=STAGE,
     ).model_copy(update=changes)
 
 
@@ -56,6 +60,7 @@ def build_all(config: BuildConfig) -> None:
     build_generator(config, jobs=1, quiet=True)
     build_clip(config, jobs=1, quiet=True)
     build_decoder(config, quiet=True)
+    build_multimodal(config, jobs=1, quiet=True)
 
 
 def weights(folder: Path) -> dict[str, str]:
@@ -94,6 +99,7 @@ def test_weights_on_disk_are_half_precision(built: BuildConfig) -> None:
     for name in (
         "clip/model.safetensors",
         "decoder/model.safetensors",
+        "multimodal/model.safetensors",
         "generator/unet/diffusion_pytorch_model.safetensors",
     ):
         assert {tensor.dtype for tensor in load_file(built.output / name).values() if tensor.is_floating_point()} == {
@@ -104,12 +110,13 @@ def test_weights_on_disk_are_half_precision(built: BuildConfig) -> None:
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(built: BuildConfig, tmp_path: Path) -> None:
     again = tiny(tmp_path / "again")
     build_all(again)
-    for name in ("clip", "vae", "generator", "decoder"):
+    for name in ("clip", "vae", "generator", "decoder", "multimodal"):
         assert weights(again.output / name) == weights(built.output / name)
     other = tiny(tmp_path / "other", seed=1)
     build_clip(other, jobs=1, quiet=True)
     build_decoder(other, quiet=True)
-    for name in ("clip", "decoder"):
+    build_multimodal(other, jobs=1, quiet=True)
+    for name in ("clip", "decoder", "multimodal"):
         assert weights(other.output / name) != weights(built.output / name)
 
 

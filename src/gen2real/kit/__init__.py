@@ -10,7 +10,7 @@ from typing import Literal
 
 from gen2real.errors import ModelError
 
-CheckpointName = Literal["clip", "scorer", "decoder", "generator"]
+CheckpointName = Literal["clip", "scorer", "decoder", "generator", "multimodal"]
 
 _CHECKPOINTS = Path(__file__).parent / "checkpoints"
 

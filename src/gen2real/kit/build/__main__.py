@@ -25,14 +25,16 @@ CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 def build(
     *,
     stage: Annotated[
-        Literal["all", "clip", "scorer", "decoder", "autoencoder", "generator"], Parameter(help="what to train")
+        Literal["all", "clip", "scorer", "decoder", "multimodal", "autoencoder", "generator"],
+        Parameter(help="what to train"),
     ] = "all",
     work: Annotated[Path, Parameter(help="where pictures and checkpoints of the trainings lie")] = Path("build/kit"),
     out: Annotated[Path, Parameter(help="where the finished folders go")] = CHECKPOINTS,
     seed: Annotated[int, Parameter(help="another seed, other weights")] = 0,
     jobs: Annotated[int, Parameter(help="processor cores to use")] = 2,
 ) -> None:
-    """Renders `web`, trains CLIP and autoencoder side by side, then scorer and language model, then the denoiser.
+    """Renders `web`, trains CLIP and autoencoder side by side, then scorer and language model, then the multimodal
+    model, then the denoiser.
 
     The finished folders are copied to `out`.
     """
@@ -48,21 +50,24 @@ def build(
     masks(config, jobs=jobs)
     module = ["-m", "gen2real.kit.build", "--work", str(work), "--seed", str(seed), "--jobs", str(jobs), "--stage"]
     pairs = [
-        [[sys.executable, *module, name] for name in two] for two in (("clip", "autoencoder"), ("scorer", "decoder"))
+        [[sys.executable, *module, name] for name in two]
+        for two in (("clip", "autoencoder"), ("scorer", "decoder"), ("multimodal",))
     ]
     # One process a core, or the one that a GPU needs.
     processes = 1 if torch.cuda.is_available() else jobs
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     _run(*(pairs if jobs > 1 else [[command] for pair in pairs for command in pair]))
     _run([[sys.executable, *launcher, *module, "generator"]])
-    for name in ("clip", "scorer", "decoder", "generator"):
+    for name in ("clip", "scorer", "decoder", "multimodal", "generator"):
         shutil.copytree(work / name, out / name, dirs_exist_ok=True)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     print(f"{out}: {size / 1e6:.1f} MB, {(time.monotonic() - began) / 60:.0f} min", file=sys.stderr)
 
 
 def _train(
-    stage: Literal["clip", "scorer", "decoder", "autoencoder", "generator"], config: BuildConfig, jobs: int
+    stage: Literal["clip", "scorer", "decoder", "multimodal", "autoencoder", "generator"],
+    config: BuildConfig,
+    jobs: int,
 ) -> None:
     if stage == "clip" or stage == "scorer":
         from gen2real.kit.build.clip import build_clip
@@ -72,6 +77,10 @@ def _train(
         from gen2real.kit.build.decoder import build_decoder
 
         build_decoder(config)
+    elif stage == "multimodal":
+        from gen2real.kit.build.multimodal import build_multimodal
+
+        build_multimodal(config, jobs=jobs)
     elif stage == "autoencoder":
         from gen2real.kit.build.autoencoder import latents
 

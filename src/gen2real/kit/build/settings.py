@@ -53,6 +53,9 @@ class BuildConfig(Config):
     decoder_width: int = 128
     decoder_layers: int = 4
     decoder_positions: int = Field(128, ge=64, description="tokens, with room for the prefix of a captioner")
+    multimodal_width: int = 160
+    multimodal_layers: int = 4
+    multimodal_positions: int = Field(1_024, ge=256, description="tokens, those of pictures included")
     scorer_width: int = 96
     scorer_layers: int = 3
     clip: StageSettings = StageSettings(steps=2_400, batch_size=128, lr=1e-3, weight_decay=0.05)
@@ -62,3 +65,4 @@ class BuildConfig(Config):
     autoencoder: StageSettings = StageSettings(steps=1_200, batch_size=16, lr=2e-3, weight_decay=0.0, warmup_steps=50)
     denoiser: StageSettings = StageSettings(steps=6_500, batch_size=48, lr=1e-3)
     decoder: StageSettings = StageSettings(steps=1_200, batch_size=128, lr=2e-3, weight_decay=0.05)
+    multimodal: StageSettings = StageSettings(steps=3_000, batch_size=16, lr=1.5e-3, weight_decay=0.05)

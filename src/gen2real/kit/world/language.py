@@ -11,7 +11,7 @@ import numpy as np
 from gen2real.kit.world.scenes import Scene, Toy, draw_toy, may_show
 from gen2real.kit.world.vocabulary import COLOURS, GROUNDS, KINDS, PATTERNS, SIZES, WEB_GROUNDS
 
-_NUMBERS = ("no", "one", "two", "three")
+NUMBERS = ("no", "one", "two", "three")
 _OPENINGS = ("", "a photo of ", "a picture of ", "")
 
 
@@ -66,7 +66,7 @@ def long_caption(scene: Scene) -> str:
         f"{described[index]} {'is in the' if place == 'middle' else 'is on the'} {place}"
         for index, place in enumerate(places)
     ]
-    count = f"There are {_NUMBERS[len(toys)]} toys {ground}."
+    count = f"There are {NUMBERS[len(toys)]} toys {ground}."
     return " ".join([count, *(_sentence(f"{sentence}.") for sentence in where)])
 
 
@@ -109,7 +109,7 @@ def hard_negatives(scene: Scene, random: np.random.Generator) -> list[str]:
             again = (first.kind, first.colour) in [(toy.kind, toy.colour) for toy in toys[2:]]
             order = _told((second, first, second)) if again else f"{name(second)} to the left of {name(first)}"
             wrong.append(order)
-        wrong.append(f"{_NUMBERS[len(toys) - 1]} toy{'s' if len(toys) > 2 else ''} {GROUNDS[scene.ground]}")
+        wrong.append(f"{NUMBERS[len(toys) - 1]} toy{'s' if len(toys) > 2 else ''} {GROUNDS[scene.ground]}")
     return wrong
 
 
@@ -120,7 +120,7 @@ def questions(scene: Scene) -> list[Question]:
     """
     toys = scene.toys
     kinds = [toy.kind for toy in toys]
-    asked = [Question("how many toys are there?", _NUMBERS[len(toys)], "count")]
+    asked = [Question("how many toys are there?", NUMBERS[len(toys)], "count")]
     for toy in toys:
         if kinds.count(toy.kind) > 1:
             continue
@@ -152,7 +152,7 @@ def questions(scene: Scene) -> list[Question]:
         Question("where is this?", GROUNDS[scene.ground], "ground"),
     ]
     for kind in sorted({kind for kind in kinds if kinds.count(kind) > 1}):
-        asked.append(Question(f"how many {plural(kind)} are there?", _NUMBERS[kinds.count(kind)], "count"))
+        asked.append(Question(f"how many {plural(kind)} are there?", NUMBERS[kinds.count(kind)], "count"))
     return asked
 
 
