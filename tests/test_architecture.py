@@ -72,6 +72,7 @@ LOCKED = [
     "MultimodalConfig",
     "RegFTConfig",
     "SoupConfig",
+    "SugarConfig",
     "UniDiffConfig",
     "__version__",
     "blend_models",

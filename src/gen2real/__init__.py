@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from gen2real.methods.settings import FLYPConfig as FLYPConfig
     from gen2real.methods.settings import RegFTConfig as RegFTConfig
     from gen2real.methods.settings import SoupConfig as SoupConfig
+    from gen2real.methods.sugar.settings import SugarConfig as SugarConfig
     from gen2real.methods.unidiff.settings import UniDiffConfig as UniDiffConfig
     from gen2real.models import load_aligned as load_aligned
     from gen2real.models import load_captioner as load_captioner
@@ -62,6 +63,7 @@ _EXPORTS = {
     "MultimodalConfig": "gen2real.methods.multimodal.settings",
     "RegFTConfig": "gen2real.methods.settings",
     "SoupConfig": "gen2real.methods.settings",
+    "SugarConfig": "gen2real.methods.sugar.settings",
     "UniDiffConfig": "gen2real.methods.unidiff.settings",
     "blend_models": "gen2real.methods.finished",
     "compare": "gen2real.comparison",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -36,6 +37,27 @@ def describe(image_set: ImageSet) -> dict[str, Any]:
         "seeds": _range(table["seed"]),
         "guidance": _values(table["guidance"]),
         "steps": _values(table["steps"]),
+    }
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    """The same keys about a JSON Lines file, whose lines are its rows, with its name as `file`; nothing is known of
+    where its pictures come from."""
+    with path.open(encoding="utf-8-sig") as stream:
+        lines = sum(bool(line.strip()) for line in stream)
+    return {
+        "manifest": str(path),
+        "file": path.name,
+        "rows": lines,
+        "kept": lines,
+        "dropped": {},
+        "origins": {},
+        "generators": {},
+        "prompts": {"different": 0, "examples": []},
+        "negative_prompts": {"different": 0, "examples": []},
+        "seeds": None,
+        "guidance": [],
+        "steps": [],
     }
 
 

@@ -6,6 +6,7 @@ gmail  a tower for generated pictures, aligned to the one for real pictures
 soup   the mean of several runs' weights
 multimodal  LoRA and projector of a LLaVA (or another multimodal model) on generated pictures
 unidiff  a CLIP and a Stable Diffusion tuned together on a small captioned set
+sugar  one multimodal model that answers and embeds, on interleaved texts and pictures
 captioning  ClipCap on generated pictures, through an aligned encoder or a plain one
 generate  an image set drawn by a text-to-image model, as a step between trainings
 """
@@ -21,6 +22,7 @@ from gen2real.methods.captioning.settings import CaptioningConfig
 from gen2real.methods.gmail.settings import GMAILConfig
 from gen2real.methods.multimodal.settings import MultimodalConfig
 from gen2real.methods.settings import FLYPConfig, RegFTConfig, SoupConfig
+from gen2real.methods.sugar.settings import SugarConfig
 from gen2real.methods.unidiff.settings import UniDiffConfig
 
 METHODS = {
@@ -32,6 +34,7 @@ METHODS = {
     "multimodal": "gen2real.methods.multimodal.algorithm",
     "generate": "gen2real.methods.generate",
     "unidiff": "gen2real.methods.unidiff.algorithm",
+    "sugar": "gen2real.methods.sugar.algorithm",
 }
 
 CONFIGS: dict[str, type[Config]] = {
@@ -43,6 +46,7 @@ CONFIGS: dict[str, type[Config]] = {
     "multimodal": MultimodalConfig,
     "generate": GenerateConfig,
     "unidiff": UniDiffConfig,
+    "sugar": SugarConfig,
 }
 
 

@@ -14,7 +14,7 @@ from gen2real.methods.findings import Standing, set_told, spoken, standing_of
 from gen2real.methods.measures import Measure, leading
 from gen2real.models.card import plain_text
 
-BASELINES = ("baseline", "original", "zero_shot", "start")
+BASELINES = ("baseline", "original", "zero_shot", "start", "base")
 """What the reading of the model before the training is called."""
 
 _DONE = {

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from gen2real.config import Config, to_json
-from gen2real.files import read_json
+from gen2real.files import read_json, sha256_of
 from gen2real.imagesets import ImageSet
-from gen2real.imagesets.provenance import describe
+from gen2real.imagesets.provenance import describe, describe_file
 from gen2real.methods.measured import Measured, Reading, complete, values_of
 from gen2real.methods.measured_findings import markdown
 from gen2real.training.memory import peak_memory
@@ -49,7 +49,7 @@ def conclude_measured(
         pictures: what → how many: "generated", "real", "held_out", "evaluation".
         headline: the reading that the run is judged by.
         reports: of the run's trainings.
-        sets: role and path of each image set of the recipe.
+        sets: role and path of each image set or JSON Lines file of the recipe.
         plane: features on a plane, as `Result.plane`.
         save: writes the model folder, from the findings for its card in Markdown; called before the result is written,
             which ends the run.
@@ -81,9 +81,15 @@ def conclude_measured(
 
 
 def described_sets(sets: Sequence[tuple[str, Path]]) -> list[dict[str, Any]]:
-    """Each image set of a recipe: its role, where its pictures come from, and what their content was."""
+    """Each image set or JSON Lines file of a recipe: its role, where its pictures come from, and what its content was.
+
+    The content of a file is its own, without the pictures that it names.
+    """
     found = []
     for role, path in sets:
+        if path.suffix == ".jsonl":
+            found.append({"role": role, "weight": 1.0, **describe_file(path), "fingerprint": sha256_of(path)})
+            continue
         whole = ImageSet.read(path)
         found.append({"role": role, "weight": 1.0, **describe(whole), "fingerprint": whole.kept().fingerprint})
     return found
