@@ -71,5 +71,9 @@ def test_what_reads_no_sentences_is_told(root: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelError, match="not a model folder"):
         load_text_encoder(tmp_path / "empty")
+    with pytest.raises(ModelError, match=r"there is no folder \./nowhere"):
+        load_text_encoder("./nowhere")
+    with pytest.raises(ModelError, match=r"nowhere/at-all could not be loaded"):
+        load_text_encoder("nowhere/at-all")
     with pytest.raises(ModelError, match=r"Write \['a cat'\]"):
         load_text_encoder(root / "bert").encode_text("a cat")

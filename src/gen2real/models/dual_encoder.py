@@ -163,7 +163,7 @@ def load_dual_encoder(name_or_folder: str | Path, *, revision: str | None = None
         return load_towers(folder).eval()
     if folder.exists() and not (folder / "config.json").is_file():
         raise ModelError(f"{name} is not a model folder: it has no config.json and no towers.json. {_WHAT_TO_TYPE}")
-    if not folder.exists() and not _HUB_NAME.fullmatch(name):
+    if not folder.exists() and not is_hub_name(name):
         raise ModelError(f"there is no folder {name}. {_WHAT_TO_TYPE}")
     from gen2real.models.transformers_encoders import load_transformers
 
@@ -177,6 +177,11 @@ def model_inside(folder: Path) -> Path:
     """
     is_run = (folder / "recipe.json").is_file() and not any((folder / name).is_file() for name in _MODEL_MARKS)
     return folder / "model" if is_run and (folder / "model").is_dir() else folder
+
+
+def is_hub_name(name: str | Path) -> bool:
+    """Whether a name can only be a repository's on the hub: it is written like one, and no folder is called so."""
+    return _HUB_NAME.fullmatch(str(name)) is not None and not Path(name).exists()
 
 
 def stored_preprocess(folder: Path) -> Preprocess | None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gen2real.errors import ModelError
 from gen2real.files import read_json
 from gen2real.imagesets.transforms import Preprocess
-from gen2real.models.dual_encoder import DualEncoder, load_dual_encoder, stored_preprocess
+from gen2real.models.dual_encoder import DualEncoder, is_hub_name, load_dual_encoder, stored_preprocess
 from gen2real.models.hub_loading import explained, whole_model, without_progress_bars
 from gen2real.models.hub_preprocess import preprocess_from_hub
 
@@ -48,18 +48,17 @@ class _ImageModel(nn.Module):
 def load_image_encoder(name_or_folder: str | Path) -> ImageEncoder:
     """The encoder in a folder or under a hub name: a dual encoder, or an image model of transformers (DINOv2, ViT, …).
 
-    Only a folder is looked into for an image model; a hub name is a dual encoder's. Weights are float32, and the
-    encoder is in evaluation mode.
+    Weights are float32, and the encoder is in evaluation mode.
 
     Raises: ModelError as `load_dual_encoder`, and for a model that looks at no pictures.
     """
     folder = Path(name_or_folder).expanduser()
-    if not _is_image_model(folder):
+    if not _is_image_model(name_or_folder):
         encoder = load_dual_encoder(name_or_folder)
         return ImageEncoder(encoder.vision, encoder.preprocess, encoder, encoder.name)
     import transformers
 
-    name = str(folder)
+    name = str(folder) if folder.exists() else str(name_or_folder)
     with without_progress_bars():
         processor = explained(name, transformers.AutoImageProcessor.from_pretrained)
         model = whole_model(name, transformers.AutoModel, revision=None)
@@ -72,9 +71,15 @@ def load_image_encoder(name_or_folder: str | Path) -> ImageEncoder:
     return ImageEncoder(_ImageModel(model).eval(), preprocess, None, name)
 
 
-def _is_image_model(folder: Path) -> bool:
-    """Whether a folder holds a model of transformers with an image processor and without a text tower."""
-    config = folder / "config.json"
-    if not config.is_file() or not (folder / "preprocessor_config.json").is_file():
-        return False
-    return not ({"text_config", "logit_scale_init_value"} & set(read_json(config)))
+def _is_image_model(name_or_folder: str | Path) -> bool:
+    """Whether it is a model of transformers with an image processor and without a text tower."""
+    if is_hub_name(name_or_folder):
+        from transformers import AutoConfig
+
+        config = explained(str(name_or_folder), AutoConfig.from_pretrained).to_dict()
+    else:
+        folder = Path(name_or_folder).expanduser()
+        if not (folder / "config.json").is_file() or not (folder / "preprocessor_config.json").is_file():
+            return False
+        config = read_json(folder / "config.json")
+    return not ({"text_config", "logit_scale_init_value"} & set(config))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gen2real.errors import ModelError
 from gen2real.files import digest, digest_tensors
-from gen2real.models.dual_encoder import DualEncoder, load_dual_encoder, model_inside
+from gen2real.models.dual_encoder import DualEncoder, is_hub_name, load_dual_encoder, model_inside
 from gen2real.models.hub_loading import explained, whole_model, without_progress_bars
 
 Pooling = Literal["first", "mean"]
@@ -81,7 +81,8 @@ def load_text_encoder(name_or_folder: str | Path, pooling: Pooling = "first") ->
     import transformers
 
     folder = model_inside(Path(name_or_folder).expanduser())
-    if not (folder / "config.json").is_file() and (folder.exists() or ":" in str(name_or_folder)):
+    if not (folder / "config.json").is_file() and not is_hub_name(name_or_folder):
+        # Somebody's own towers; or nothing at all, which is told there.
         return load_dual_encoder(name_or_folder)
     name = str(folder) if folder.exists() else str(name_or_folder)
     with without_progress_bars():
