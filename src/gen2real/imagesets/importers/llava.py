@@ -17,7 +17,7 @@ from gen2real.imagesets.importers.samples import (
     write_samples,
 )
 from gen2real.imagesets.interleaved import MARK, Interleaved, Turn, parts_of
-from gen2real.imagesets.json_lines import Fault, PictureFiles
+from gen2real.imagesets.json_lines import Fault, PictureFiles, id_of
 
 _EXAMPLE = "LLaVA's JSON, a list of objects with conversations, as llava_v1_5_mix665k.json"
 _USERS, _ANSWERERS = ("human", "user"), ("gpt", "assistant")
@@ -47,7 +47,7 @@ def import_llava(
 
 def _samples(content: list[Mapping[str, Any]], files: PictureFiles) -> Iterator[Interleaved | LeftOut]:
     for number, one in enumerate(content, start=1):
-        id = str(one.get("id", number))
+        id = id_of(one, number)
         try:
             turns = _turns(one.get("conversations"))
             pictures = [files.find(name) for name in _names(one.get("image"))]
