@@ -114,7 +114,8 @@ def pack(sequences: Sequences, length: int) -> Sequences:
     """Several samples in a row, none of which sees another; the rest is as before, `owners` the samples too.
 
     Samples stay in order, and a row is ended where the next would not fit. Every sample's positions begin at 0, and
-    there is no attention mask: from both, transformers makes attention within samples alone, whichever kind it uses.
+    there is no attention mask: from both, transformers makes attention within samples alone, whichever kind it uses;
+    but only where nothing is cached (`use_cache=False`, as `hidden_states` has it).
 
     Args:
         length: tokens of a row, at most.
