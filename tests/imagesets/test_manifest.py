@@ -133,6 +133,19 @@ def test_kept_takes_true_and_null(tmp_path: Path) -> None:
     assert found.kept().ids == ["r0", "r2"]
 
 
+def test_loose_pictures_are_a_set_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, content in (("a.png", b"one"), ("b.png", b"two")):
+        (tmp_path / name).write_bytes(content)
+    monkeypatch.chdir(tmp_path)
+    loose = ImageSet.of(["b.png", tmp_path / "a.png", "b.png"])
+    assert loose.paths == [tmp_path / "b.png", tmp_path / "a.png", tmp_path / "b.png"]
+    assert (loose.ids, loose.labels.tolist()) == (["0", "1", "2"], [-1] * 3)
+    assert loose.fingerprint == ImageSet.of([tmp_path / name for name in ("b.png", "a.png", "b.png")]).fingerprint
+    assert loose.fingerprint != ImageSet.of(["a.png", "b.png", "b.png"]).fingerprint
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
+    assert len(ImageSet.of([])) == 0
+
+
 def test_select_takes_rows_in_the_order_asked_for(tmp_path: Path) -> None:
     found = many(tmp_path, {"cat": 5})
     assert found.select([3, 0]).ids == ["r3", "r0"]
