@@ -85,6 +85,7 @@ LOCKED = [
     "evaluate_reranking",
     "evaluate_retrieval",
     "evaluate_synthesis",
+    "evaluate_task",
     "gap_between",
     "generate",
     "load_aligned",

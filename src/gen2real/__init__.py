@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     )
     from gen2real.methods.finished_denoisers import evaluate_reranking as evaluate_reranking
     from gen2real.methods.finished_drawings import evaluate_synthesis as evaluate_synthesis
+    from gen2real.methods.finished_tasks import evaluate_task as evaluate_task
     from gen2real.methods.finished_texts import evaluate_captioning as evaluate_captioning
     from gen2real.methods.finished_texts import evaluate_questions as evaluate_questions
     from gen2real.methods.gmail.settings import GMAILConfig as GMAILConfig
@@ -75,6 +76,7 @@ _EXPORTS = {
     "evaluate_retrieval": "gen2real.methods.finished",
     "evaluate_diffusion_classification": "gen2real.methods.finished_denoisers",
     "evaluate_synthesis": "gen2real.methods.finished_drawings",
+    "evaluate_task": "gen2real.methods.finished_tasks",
     "gap_between": "gen2real.methods.finished",
     "generate": "gen2real.generation",
     "load_aligned": "gen2real.models",

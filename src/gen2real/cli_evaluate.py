@@ -16,11 +16,29 @@ from gen2real.errors import Gen2RealError
 if TYPE_CHECKING:
     from gen2real.evaluation.classification import Classification
     from gen2real.evaluation.retrieval import Retrieval
+    from gen2real.evaluation.tasks import TaskScores
     from gen2real.methods.finished_denoisers import Reranked
     from gen2real.methods.finished_drawings import Synthesised
     from gen2real.methods.finished_texts import Answered, Captioned
 
-Task = Literal["classification", "retrieval", "captioning", "questions", "synthesis", "diffusion-classification"]
+Task = Literal[
+    "classification",
+    "retrieval",
+    "captioning",
+    "questions",
+    "synthesis",
+    "diffusion-classification",
+    "yes-no",
+    "choice",
+    "knowledge",
+    "position",
+    "story-retrieval",
+    "composed-retrieval",
+    "winoground",
+]
+Through = Literal["f_r", "f_g", "projection"]
+OF_FILES = ("yes-no", "choice", "knowledge", "position", "story-retrieval", "composed-retrieval", "winoground")
+"""Tasks of multimodal models that have a file of their own in place of an image set."""
 
 
 def evaluate(
@@ -31,7 +49,7 @@ def evaluate(
             "text-to-image pipeline as well"
         ),
     ],
-    image_set: Annotated[Path, Parameter(help="an image set with labels, or with captions")],
+    image_set: Annotated[Path, Parameter(help="an image set with labels or captions; or the JSON Lines of a task")],
     /,
     *,
     task: Annotated[
@@ -43,7 +61,7 @@ def evaluate(
         ),
     ] = None,
     through: Annotated[
-        Literal["f_r", "f_g", "projection"],
+        Through,
         Parameter(help="the image tower of an aligned model that pictures go through: for real, for generated ones"),
     ] = "f_r",
     questions: Annotated[Path | None, Parameter(help="JSONL, a line {image, question, answers}, as of the kit")] = None,
@@ -68,10 +86,13 @@ def evaluate(
     ] = None,
     steps: Annotated[int | None, Parameter(help="synthesis: denoising steps [default: 20, or the pipeline's]")] = None,
     guidance: Annotated[float | None, Parameter(help="synthesis: [default: the pipeline's]")] = None,
+    limit: Annotated[
+        int | None, Parameter(help="tasks of multimodal models: the first so many items [default: all]")
+    ] = None,
     on_unreadable: Policy = "error",
     json: Json = False,
 ) -> None:
-    """Measure a model on an image set, with intervals.
+    """Measure a model on an image set, or a multimodal model on the file of a task, with intervals.
 
     Classification: top-1 and top-5, per class, calibration, confusions.
 
@@ -79,12 +100,50 @@ def evaluate(
 
     Captioning: BLEU-4, ROUGE-L and CIDEr-D against the set's captions; METEOR and SPICE where pycocoevalcap is.
 
-    Questions: the accuracy of VQA v2.
+    Questions: the accuracy of VQA v2; of --questions about a set, or of a file of questions.
+
+    Of multimodal models and files: yes-no (POPE), choice (lettered options), knowledge (ROUGE-L), position (the
+    relevant pair at each place), story-retrieval, composed-retrieval, winoground.
 
     Synthesis, of a picture drawn for each caption: kernel distance (KID), CLIP-score, CLIP-I, FID, CMMD.
 
     Diffusion classification: as classification, by a generator: of which class's prompt its denoiser makes least error.
     """
+    options: dict[str, Any] = {"questions": questions, "templates": templates, "prompts": prompts, "scorer": scorer}
+    options |= {"rerank": rerank, "candidates": candidates, "trials": trials, "weight": weight}
+    options |= {"pictures": pictures, "steps": steps, "guidance": guidance}
+    if _is_of_multimodal(task, model, image_set, limit):
+        options["through"] = None if through == "f_r" else through
+        _evaluate_task(model, task, image_set, limit, options, json)
+        return
+    if limit is not None:
+        raise Gen2RealError(
+            "--limit is for the tasks of multimodal models: questions of a file, captioning, retrieval and "
+            f"{', '.join(OF_FILES)}"
+        )
+    _evaluate_set(model, task, image_set, through=through, on_unreadable=on_unreadable, json=json, **options)
+
+
+def _evaluate_set(
+    model: str,
+    task: Task | None,
+    image_set: Path,
+    *,
+    through: Through,
+    questions: Path | None,
+    templates: str | None,
+    prompts: Path | None,
+    scorer: str | None,
+    rerank: str | None,
+    candidates: int | None,
+    trials: int | None,
+    weight: float | None,
+    pictures: int | None,
+    steps: int | None,
+    guidance: float | None,
+    on_unreadable: Policy,
+    json: bool,
+) -> None:
     from gen2real.imagesets import ImageSet
     from gen2real.methods import finished, finished_denoisers, finished_drawings, finished_texts
 
@@ -122,6 +181,36 @@ def evaluate(
         print(jsonlib.dumps(found.to_json(), allow_nan=False))
     else:
         _PRINTED["re-ranking" if rerank is not None else task](found)
+
+
+def _is_of_multimodal(task: Task | None, model: str, path: Path, limit: int | None) -> bool:
+    """Whether a multimodal model is measured on a task of `evaluation.tasks`."""
+    if path.suffix == ".jsonl" and task in (None, "questions"):
+        if task is None:
+            raise Gen2RealError(
+                f"{path} holds the items of a task; say which: --task questions, or one of {', '.join(OF_FILES)}"
+            )
+        return True
+    if task != "retrieval":
+        return task in OF_FILES or (task == "captioning" and limit is not None)
+    from gen2real.models.multimodal import is_multimodal
+
+    return is_multimodal(model)
+
+
+def _evaluate_task(
+    model: str, task: Task | None, path: Path, limit: int | None, options: Mapping[str, Any], json: bool
+) -> None:
+    if given := [f"--{name}" for name, value in options.items() if value is not None]:
+        raise Gen2RealError(f"{', '.join(given)}: not for --task {task} of a multimodal model; leave it out")
+    from gen2real.methods.finished_tasks import evaluate_task
+
+    assert task is not None
+    found = evaluate_task(model, task, path, limit=limit)
+    if json:
+        print(jsonlib.dumps(found.to_json(), allow_nan=False))
+    else:
+        _print_task(found)
 
 
 def _check(task: str, questions: Path | None, templates: str | None, prompts: Path | None) -> None:
@@ -262,6 +351,27 @@ def _print_synthesis(found: Synthesised) -> None:
     print_table(["measure", "value"], lines)
     for note in found.notes:
         print(f"Note: {note}")
+
+
+def _print_task(found: TaskScores) -> None:
+    from gen2real.evaluation.statistics import bootstrap_interval
+    from gen2real.methods.measures import Measure
+
+    lines = []
+    for name, values in found.values.items():
+        measure = Measure(name)
+        lines.append([measure.heading, measure.interval(bootstrap_interval(values)), str(len(values))])
+    # What else there is to know as one number; tables by category are in --json.
+    for name, told in found.details.items():
+        if isinstance(told, Mapping) and "mean" in told:
+            lines.append([Measure(name).name, f"{100 * told['mean']:.1f} %", str(told["count"])])
+    print_table(["measure", "value", "items"], lines)
+    for note in found.notes:
+        print(f"Note: {note}")
+    if said := [one for one in found.samples if "answer" in one][:5]:
+        print()
+        rows = [[" ".join(one["question"].split()), one["answer"], ", ".join(one["references"])] for one in said]
+        print_table(["question", "answer", "right"], rows)
 
 
 _PRINTED: Mapping[str, Callable[[Any], None]] = {

@@ -90,7 +90,7 @@ def evaluate_captioning(
     if is_captioner(model):
         shown, said = _by_captioner(model, shown, through, on_unreadable)
     else:
-        loaded = _multimodal(model, through)
+        loaded = open_multimodal(model, through)
         shown = shown.select(check_pictures(shown.paths, on_unreadable).readable)  # type: ignore[arg-type]
         recipe = loaded.made_by.get("recipe", {})
         prompt = recipe.get("data", {}).get("prompts", CAPTION_PROMPTS)[0]
@@ -123,7 +123,7 @@ def evaluate_questions(
         raise ModelError(
             f"{model} is a captioner: it describes pictures and reads no questions. Use --task captioning."
         )
-    loaded = _multimodal(model, through)
+    loaded = open_multimodal(model, through)
     pictures = list(dict.fromkeys(one.picture for one in asked))
     readable = {pictures[row] for row in check_pictures(pictures, on_unreadable).readable}  # type: ignore[arg-type]
     asked = [one for one in asked if one.picture in readable]
@@ -144,11 +144,12 @@ def _by_captioner(
     loaded, device = load_captioner(model), PartialState().device
     pictures = Pictures(shown, loaded.encoder.preprocess, on_unreadable=on_unreadable)  # type: ignore[arg-type]
     features = cached_views(loaded.encoder.vision.to(device), pictures, views=1, seed=0, cache=FeatureCache())[0]
-    decoding = _decoding(loaded.made_by, CaptionDecoding())
+    decoding = decoding_of(loaded.made_by, CaptionDecoding())
     return pictures.image_set, loaded.captioner.to(device).captions(features, beams=decoding["beams"])
 
 
-def _multimodal(model: str | Path, through: Branch) -> MultimodalModel:
+def open_multimodal(model: str | Path, through: Branch = "f_r") -> MultimodalModel:
+    """A multimodal model on this process's device. Raises: ModelError, also for a tower that it does not have."""
     loaded = load_multimodal(model)
     if through != "f_r" and (through == "projection" or not loaded.shift):
         raise ModelError(
@@ -160,11 +161,11 @@ def _multimodal(model: str | Path, through: Branch) -> MultimodalModel:
 
 
 def _answers(loaded: MultimodalModel, pictures: Sequence[Path], questions: Sequence[str], through: Branch) -> list[str]:
-    decoding = _decoding(loaded.made_by, DecodingSettings())
+    decoding = decoding_of(loaded.made_by, DecodingSettings())
     return loaded.answer(pictures, questions, branch="f_g" if through == "f_g" else "f_r", **decoding)
 
 
-def _decoding(made_by: Mapping[str, Any], usual: CaptionDecoding | DecodingSettings) -> dict[str, Any]:
-    """How the model's own run wrote its texts, so that the same numbers come out again."""
+def decoding_of(made_by: Mapping[str, Any], usual: CaptionDecoding | DecodingSettings) -> dict[str, Any]:
+    """How the model's own run wrote its texts, so that the same numbers come out again; `usual` where it had no run."""
     found: dict[str, Any] = {**usual.model_dump(), **made_by.get("recipe", {}).get("decoding", {})}
     return found

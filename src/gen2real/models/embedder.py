@@ -23,12 +23,16 @@ class Embedder:
     """What embeds.
 
     head: what was tuned for it (`MultimodalModel.head`); None: the hidden state itself is the embedding.
+    image: what is read of contents that end with a picture, unless `embed` is told otherwise; see `read_out`.
     """
 
     model: MultimodalModel
     head: RetrievalHead | None
+    image: ImageReadout = "mean"
 
-    def embed(self, parts: Sequence[Sequence[Part]], *, batch_size: int = 16, image: ImageReadout = "mean") -> Tensor:
+    def embed(
+        self, parts: Sequence[Sequence[Part]], *, batch_size: int = 16, image: ImageReadout | None = None
+    ) -> Tensor:
         """Embeddings float32 [N D] of unit length, on the CPU.
 
         Each is bare content where the user speaks, with no question and no answer, read at its end (ours; Sugar does
@@ -36,7 +40,7 @@ class Embedder:
 
         Args:
             parts: of each, its texts and pictures (files) in order.
-            image: what is read of contents that end with a picture; see `read_out`.
+            image: in place of the embedder's own.
 
         Raises: ModelError for one without text and pictures; Unreadable for a picture that does not decode.
         """
@@ -49,7 +53,7 @@ class Embedder:
             with torch.inference_mode():
                 for start in range(0, len(samples), batch_size):
                     chosen = slice(start, start + batch_size)
-                    found.append(self._embed(samples[chosen], ends[chosen], image))
+                    found.append(self._embed(samples[chosen], ends[chosen], image or self.image))
         finally:
             self.model.model.train(was_training)
         return torch.cat(found) if found else torch.zeros(0, self.dim)

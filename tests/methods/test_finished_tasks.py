@@ -1,0 +1,160 @@
+"""Multimodal models in folders, measured on tasks by `gen2real evaluate`: each command against the model itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+
+from commands import gen2real_
+from gen2real.cli_evaluate import OF_FILES, Task
+from gen2real.evaluation.captioning import caption_scores
+from gen2real.evaluation.knowledge import rouge_scores
+from gen2real.evaluation.tasks import TASKS
+from gen2real.evaluation.yes_no import says_yes
+from gen2real.methods.finished_tasks import evaluate_task
+from gen2real.models import load_multimodal, save_multimodal
+from gen2real.models.embedder import Embedder
+from gen2real.models.multimodal import MultimodalModel
+from gen2real.models.multimodal_folder import make_trainable
+from gen2real.models.retrieval_head import RetrievalHead
+from tiny import tiny_clip
+from tiny_multimodal import tiny_llava
+from tiny_sets import colour_set
+
+DECODING = {"max_tokens": 4, "beams": 1, "batch_size": 3}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """`tuned`, a LLaVA with a head and a recipe, and `set`, two pictures of each colour."""
+    root = tmp_path_factory.mktemp("tasks")
+    llava = load_multimodal(tiny_llava(root / "llava", tiny_clip(root / "clip")))
+    make_trainable(llava, rank=2, alpha=4.0)
+    torch.manual_seed(0)
+    llava.head = RetrievalHead(llava.width, 24, 16)
+    recipe = {"decoding": DECODING, "discriminative": {"image_readout": "last"}, "data": {}}
+    save_multimodal(root / "tuned", llava, made_by={"recipe": recipe})
+    colour_set(root / "set", origin="real", per_class=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GEN2REAL_CACHE", str(root / "cache"))
+        patch.chdir(root)
+        yield root
+
+
+@pytest.fixture(scope="module")
+def tuned(place: Path) -> MultimodalModel:
+    return load_multimodal(place / "tuned")
+
+
+@pytest.fixture(autouse=True)
+def _here(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+
+
+def asks(place: Path, task: str, *lines: dict[str, Any]) -> Path:
+    path = place / "set" / f"{task}.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_the_commands_tasks_are_those_that_there_are() -> None:
+    assert set(TASKS) <= set(get_args(Task))
+    assert set(OF_FILES) == set(TASKS) - {"questions", "captioning", "retrieval"}
+
+
+def test_yes_or_no(place: Path, tuned: MultimodalModel) -> None:
+    lines = [{"image": f"red/{n}.png", "question": f"is it {n}?", "answer": ("yes", "no")[n]} for n in (0, 1)]
+    file = asks(place, "yes-no", *lines)
+    done = gen2real_("evaluate", "tuned", file, "--task", "yes-no", "--json")
+    assert (done.code, done.err) == (0, "")
+    said = tuned.answer([place / "set" / line["image"] for line in lines], ["is it 0?", "is it 1?"], **DECODING)
+    assert [one["answer"] for one in done.value["samples"]] == said
+    right = [says_yes(said[0]), not says_yes(said[1])]
+    assert done.value["measures"]["accuracy"]["mean"] == np.mean(right)
+    assert list(done.value["measures"]) == ["accuracy", "f1"]
+    told = gen2real_("evaluate", "tuned", file, "--task", "yes-no").out
+    assert [line.split("  ")[0] for line in told.splitlines()[:7]] == [
+        "measure", "accuracy", "F1", "precision", "recall", "yes rate", "accuracy plus",
+    ]  # fmt: skip
+    assert "is it 1?" in told
+
+
+def test_knowledge_and_a_limit(place: Path, tuned: MultimodalModel) -> None:
+    file = asks(
+        place,
+        "knowledge",
+        {"question": "who?", "answer": "nobody", "facts": ["There is nobody."]},
+        {"images": ["blue/0.png", "red/0.png"], "question": "which?", "answer": "none"},
+        {"image": "blue/1.png", "question": "what?", "answer": "nothing"},
+    )
+    done = gen2real_("evaluate", "tuned", file, "--task", "knowledge", "--limit", 2, "--json")
+    assert (done.code, done.err) == (0, "")
+    pictures = [[], [place / "set" / name for name in ("blue/0.png", "red/0.png")]]
+    said = tuned.answer(pictures, ["Reference information:\nThere is nobody.\nwho?", "which?"], **DECODING)
+    assert [one["answer"] for one in done.value["samples"]] == said
+    assert done.value["measures"]["rouge_l"]["mean"] == pytest.approx(rouge_scores(said, [["nobody"], ["none"]]).mean())
+
+
+@pytest.mark.parametrize("task", ["questions", "choice", "position"])
+def test_other_files_are_asked(place: Path, task: str) -> None:
+    line = {"image": "red/0.png", "question": "what is it?"}
+    more: dict[str, dict[str, Any]] = {
+        "questions": {"answers": ["red", "dark red"]},
+        "choice": {"options": ["red", "blue"], "answer": 0},
+        "position": {"answer": "yes", "relevant": 1, "pairs": ["it is blue", {"image": "red/1.png", "text": "red"}]},
+    }
+    done = gen2real_("evaluate", "tuned", asks(place, task, {**line, **more[task]}), "--task", task, "--json")
+    assert (done.code, done.err) == (0, "")
+    found = evaluate_task("tuned", task, place / "set" / f"{task}.jsonl")
+    assert done.value == json.loads(json.dumps(found.to_json()))
+    assert 0 <= done.value["measures"]["accuracy"]["mean"] <= 1
+
+
+def test_captions_of_the_first_few(place: Path, tuned: MultimodalModel) -> None:
+    done = gen2real_("evaluate", "tuned", "set", "--task", "captioning", "--limit", 3, "--json")
+    assert (done.code, done.err) == (0, "")
+    paths = [place / "set" / name for name in ("red/0.png", "red/1.png", "green/0.png")]
+    said = tuned.answer(paths, ["Describe the image briefly."] * 3, **DECODING)
+    assert [one["answer"] for one in done.value["samples"]] == said
+    known = [["a red square"], ["a red square"], ["a green square"]]
+    assert done.value["measures"]["cider"]["mean"] == caption_scores(said, known).means()["cider"]
+
+
+def test_retrieval_is_by_its_own_embeddings_as_it_was_taught(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[Embedder] = []
+    embed = Embedder.embed
+
+    def kept(self: Embedder, *parts: Any, **more: Any) -> Any:
+        used.append(self)
+        return embed(self, *parts, **more)
+
+    monkeypatch.setattr(Embedder, "embed", kept)
+    done = gen2real_("evaluate", "tuned", "set", "--task", "retrieval", "--json")
+    assert (done.code, done.err) == (0, "")
+    assert done.value["measures"]["image_to_text_recall@1"]["count"] == 8
+    assert used[0].dim == 16
+    assert {one.image for one in used} == {"last"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("tuned set/yes-no.jsonl", "holds the items of a task; say which: --task questions, or one of yes-no, choice"),
+        ("tuned set/yes-no.jsonl --task yes-no --steps 3", "--steps: not for --task yes-no of a multimodal model"),
+        ("tuned set/none.jsonl --task choice", "none.jsonl does not exist"),
+        ("clip set/yes-no.jsonl --task yes-no", "not a multimodal model"),
+        ("clip set --limit 3", "--limit is for the tasks of multimodal models"),
+        ("tuned set/yes-no.jsonl --task yes-no --limit 0", "a limit of 0 leaves nothing"),
+    ],
+)
+def test_mistakes(place: Path, words: str, said: str) -> None:
+    asks(place, "yes-no", {"image": "red/0.png", "question": "is it?", "answer": "no"})
+    done = gen2real_("evaluate", *words.split())
+    assert done.code != 0
+    assert said in " ".join(done.err.split())
