@@ -22,7 +22,7 @@ EXTRAS = {
     "webdataset": ("webdataset", "reading and writing WebDataset tars"),
     "fast": ("simplejpeg", "decoding JPEG pictures about three times as fast"),
     "captions": ("pycocoevalcap", "METEOR and SPICE of captions, with Java"),
-    "faiss": ("faiss-cpu", "looking up among hundreds of thousands, several times as fast"),
+    "faiss": ("faiss-cpu", "looking up among hundreds of thousands about twice as fast"),
 }
 """Optional extras: the package each one brings, and what for."""
 

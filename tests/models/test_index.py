@@ -1,4 +1,4 @@
-"""The index: exactly the nearest, in order, by numpy as by faiss."""
+"""The index: exactly the nearest, in order, by torch as by faiss."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from gen2real.errors import ModelError
 from gen2real.models import index
 from gen2real.models.index import Found, Index
 
-By = Literal["numpy", "faiss"]
-BOTH: list[Any] = ["numpy", "faiss"]
+By = Literal["torch", "faiss"]
+BOTH: list[Any] = ["torch", "faiss"]
 
 
 @pytest.fixture(autouse=True)

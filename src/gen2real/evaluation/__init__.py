@@ -13,6 +13,8 @@ synthesis.py       drawn pictures beside the real ones of their captions: kernel
 collapse.py        does a dual encoder shrink: effective rank, uniformity, captions' cosine, modality gap; text drift
 tasks.py           what multimodal models are measured on, by name: measure_task; task_files.py reads the tasks' files
 text_tasks.py      questions and captions, as tasks; asked as well: yes_no.py, choice.py, knowledge.py, position.py
+caption_retrieval.py, story_retrieval.py, composed_retrieval.py, winoground.py  tasks that search (target_ranks.py)
+rag.py             answers with what was looked up: entries, retrievers, templates, the leakage check
 features.py        pictures -> features by an encoder, cached on disk; import it (and tasks) by name: they need models
 """
 
