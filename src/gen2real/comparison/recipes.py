@@ -98,9 +98,9 @@ class Contents:
         return self._known[path]
 
     def _of_file(self, path: Path) -> Any:
-        """A file's hash; a run's or a model's that stands for the folder; None for what is not there."""
+        """A file's hash; a run's, a model's or a set's that stands for the folder; None for what is not there."""
         if path not in self._known:
-            inside = [path, path / "result.json", path / "gen2real.json"]
+            inside = [path, path / "result.json", path / "gen2real.json", path / "manifest.parquet"]
             self._known[path] = next((sha256_of(one) for one in inside if one.is_file()), None)
         return self._known[path]
 

@@ -164,8 +164,9 @@ def markdown(summary: Mapping[str, Any], answers: Mapping[str, Tensor]) -> str:
 
 def set_told(one: Mapping[str, Any]) -> str:
     """One image set of a run in a line of Markdown: its role, name, counts, generators, prompts, seeds, content."""
-    name = plain_text(Path(one["manifest"]).parent.name)
-    told = f"**{one['role']}**: {name}, {one['kept']:,} pictures"
+    # A JSON Lines file has its own name, and its rows are lines.
+    name = plain_text(one.get("file") or Path(one["manifest"]).parent.name)
+    told = f"**{one['role']}**: {name}, {one['kept']:,} {'lines' if 'file' in one else 'pictures'}"
     if one["dropped"]:
         reasons = ", ".join(f"{plain_text(reason)}: {count:,}" for reason, count in one["dropped"].items())
         told += f" of {one['rows']:,} (left out: {reasons})"

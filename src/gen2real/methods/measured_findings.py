@@ -24,6 +24,7 @@ _DONE = {
     "captioning": "was given a captioner that was trained on",
     "multimodal": "was given a language model that was tuned on",
     "unidiff": "was tuned together with a diffusion model by UniDiff on",
+    "sugar": "was taught by Sugar to answer and to embed, on",
 }
 _RESAMPLES = 2000
 # More leading measures than so many are not told in a sentence each.
@@ -85,7 +86,7 @@ def reading_name(reading: str) -> str:
 
 def method_name(summary: Mapping[str, Any]) -> str:
     """The method for people."""
-    return {"gmail": "GMAIL", "unidiff": "UniDiff"}.get(summary["method"], str(summary["method"]))
+    return {"gmail": "GMAIL", "unidiff": "UniDiff", "sugar": "Sugar"}.get(summary["method"], str(summary["method"]))
 
 
 def sentence(summary: Mapping[str, Any]) -> str:
@@ -93,9 +94,11 @@ def sentence(summary: Mapping[str, Any]) -> str:
     pictures = summary["pictures"]
     counts = [(pictures.get("generated", 0), "generated"), (pictures.get("real", 0), "real")]
     learnt = " and ".join(f"{count:,} {origin} pictures" for count, origin in counts if count) or "no pictures"
+    if "samples" in pictures:
+        learnt = f"{pictures['samples']:,} interleaved samples with {pictures['in samples']:,} pictures"
     done = _DONE.get(_without_pairs(summary) or summary["method"], f"was trained by {method_name(summary)} on")
     tested = _tested(summary)
-    then = f"then measured on {tested:,} real pictures" if tested else "and not measured on real pictures"
+    then = f"then measured on {tested:,} {_items(summary)}" if tested else "and not measured on real pictures"
     return f"{Path(str(summary['encoder'])).name} {done} {learnt}, {then}."
 
 
@@ -147,8 +150,8 @@ def limitations(summary: Mapping[str, Any]) -> list[str]:
     measures = _headline_measures(summary)
     if measures:
         found.append(
-            f"The intervals hold for pictures like the {_tested(summary):,} it was measured on. They cover another "
-            "draw of such pictures, not another training run: compare several seeds for that."
+            f"The intervals hold for {_items(summary)} like the {_tested(summary):,} it was measured on. They cover "
+            f"another draw of such {_items(summary)}, not another training run: compare several seeds for that."
         )
     else:
         found.append("It was never measured on real pictures.")
@@ -223,8 +226,15 @@ def _headline_measures(summary: Mapping[str, Any]) -> dict[str, Any]:
     return measures
 
 
+def _items(summary: Mapping[str, Any]) -> str:
+    """What a value of a measure is of: a task has items, and nobody says where their pictures come from."""
+    return "items" if "samples" in summary["pictures"] else "real pictures"
+
+
 def _tested(summary: Mapping[str, Any]) -> int:
     """Pictures of the evaluation set; other measures may be of other ones, a general set's or those that were drawn."""
+    if "samples" in summary["pictures"]:
+        return int(summary["pictures"]["evaluation"])
     measures = _headline_measures(summary)
     return max((int(measures[key]["count"]) for key in leading(list(measures))), default=0)
 

@@ -82,8 +82,8 @@ def tested_against(references: Sequence[str]) -> str:
 
 
 def set_name(one: Mapping[str, Any]) -> dict[str, Any]:
-    """A set of `result.json` with the name of its folder."""
-    return {**one, "name": Path(one["manifest"]).parent.name}
+    """A set of `result.json` with the name of its folder; a JSON Lines file with its own."""
+    return {**one, "name": one.get("file") or Path(one["manifest"]).parent.name}
 
 
 def _not_shown(thumbs: Thumbnails) -> list[str]:

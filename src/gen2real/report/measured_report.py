@@ -201,13 +201,21 @@ def _samples(arms: Sequence[MeasuredArm], pictures: SetPictures, thumbs: Thumbna
                 texts.setdefault(key, {})[arm.name] = own[arm.reading]
     return [
         Sample(
-            pictures.of_set(key[0], key[1], f"real picture {key[1]}", thumbs),
+            _picture(one, pictures, thumbs),
             key[2],
             one["references"],
             _merged(texts.get(key, {})),
         )
         for key, one in list(found.items())[:_SAMPLES]
     ]
+
+
+def _picture(one: Mapping[str, Any], pictures: SetPictures, thumbs: Thumbnails) -> Shown:
+    """A sample's picture: of an image set by its id; of an interleaved one the last file, if it is still there."""
+    if "pictures" not in one:
+        return pictures.of_set(one["set"], one["id"], f"real picture {one['id']}", thumbs)
+    there = [Path(name) for name in one["pictures"] if Path(name).is_file()]
+    return Shown(thumbs.of(there[-1]) if there else None, f"the picture of {one['id']}")
 
 
 def _merged(texts: Mapping[str, str]) -> dict[str, str]:

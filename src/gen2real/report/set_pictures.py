@@ -19,7 +19,8 @@ class SetPictures:
     """
 
     def __init__(self, sets: Sequence[Mapping[str, Any]]) -> None:
-        self._sets = list({one["manifest"]: one for one in sets}.values())
+        # JSON Lines files hold no pictures by id.
+        self._sets = list({one["manifest"]: one for one in sets if "file" not in one}.values())
         self._paths: dict[tuple[str, str], Path] | None = None
         self._by_set: dict[tuple[str, str], Path] = {}
         self.missing: list[str] = []

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from gen2real.evaluation.rag import EncoderRetriever, OwnRetriever, Rag, Retriever, read_entries
 from gen2real.evaluation.tasks import TaskScores, measure_task
-from gen2real.imagesets.interleaved import Part
 from gen2real.methods.measured import Reading
 from gen2real.methods.sugar.settings import RagSettings, SugarConfig
 from gen2real.models.dual_encoder import load_dual_encoder
 from gen2real.models.embedder import Embedder
 from gen2real.models.multimodal import MultimodalModel
-from gen2real.models.retrieval_head import ImageReadout
 
 _SAMPLES = 12
 LOOKED_UP = ("questions", "yes-no", "choice", "knowledge")
 """Tasks of questions, before which what was looked up is put."""
+
+_ANSWERED = (*LOOKED_UP, "captioning", "position")
 
 
 def measure(
@@ -56,9 +54,9 @@ class _Asking:
         self._samples: dict[tuple[str, str, str], dict[str, Any]] = {}
 
     @property
-    def embedder(self) -> _ReadAs:
+    def embedder(self) -> Embedder:
         """By the head, where there is one at the moment, and pictures read as in training."""
-        return _ReadAs(Embedder(self.model, self.model.head), self.config.discriminative.image_readout)
+        return Embedder(self.model, self.model.head, self.config.discriminative.image_readout)
 
     @property
     def samples(self) -> list[dict[str, Any]]:
@@ -87,13 +85,14 @@ class _Asking:
             values |= {before + measure: own for measure, own in scores.values.items()}
             details[task] = dict(scores.details)
             notes |= dict.fromkeys(scores.notes)
-            self._keep(name, str(settings.path), scores)
+            if settings.task in _ANSWERED:
+                self._keep(name, str(settings.path), scores)
             items += max(map(len, scores.values.values()), default=0)
         self.items = max(self.items, items)
         return Reading(meaning, values, {**details, "notes": list(notes)} if tasks else {})
 
     def _keep(self, reading: str, path: str, scores: TaskScores) -> None:
-        for one in [one for one in scores.samples if "answer" in one][:_SAMPLES]:
+        for one in scores.samples[:_SAMPLES]:
             told = self._samples.setdefault(
                 (path, one["id"], one["question"]),
                 {
@@ -106,18 +105,6 @@ class _Asking:
                 },
             )
             told["captions"][reading] = one["answer"]
-
-
-@dataclass(frozen=True)
-class _ReadAs:
-    """An embedder, and what of a picture it reads."""
-
-    embedder: Embedder
-    image: ImageReadout
-
-    def embed(self, parts: Sequence[Sequence[Part]], *, batch_size: int) -> Tensor:
-        """As `Embedder.embed`."""
-        return self.embedder.embed(parts, batch_size=batch_size, image=self.image)
 
 
 def _retriever(settings: RagSettings, asking: _Asking) -> Retriever:
