@@ -19,6 +19,10 @@ multimodal.py              MultimodalModel, load_multimodal; multimodal_processo
 multimodal_shift.py        with_shift: an alignment in a multimodal model's image tower
 multimodal_folder.py       make_trainable, save_multimodal, merge, save_whole
 supervised.py              Sample, supervise, check_samples: questions with known answers
+sequences.py               encode_sequences, pack, check_sequences: pictures and texts in any order, and where prefixes end;
+                           conversations.py: as the chat template writes them
+hidden_states.py           hidden_states, next_token_logits: one forward pass for both
+retrieval_head.py          RetrievalHead, read_out; embedder.py: Embedder, of texts and pictures
 
 The names are imported when first used, so that importing this package costs nothing.
 """
@@ -44,12 +48,15 @@ if TYPE_CHECKING:
     from gen2real.models.classifier import TextInitialisedClassifier, text_head
     from gen2real.models.diffusion import Diffusion, block_features, load_diffusion
     from gen2real.models.dual_encoder import DualEncoder, load_dual_encoder
+    from gen2real.models.embedder import Embedder
     from gen2real.models.folder import LoadedClassifier, is_model_folder, load_classifier, save_classifier
     from gen2real.models.joint import Joint, load_joint
     from gen2real.models.long_text import stretch_positions
     from gen2real.models.multimodal import MultimodalModel, load_multimodal
     from gen2real.models.multimodal_folder import save_multimodal
     from gen2real.models.multimodal_shift import with_shift
+    from gen2real.models.retrieval_head import RetrievalHead, read_out
+    from gen2real.models.sequences import Sequences, encode_sequences
     from gen2real.models.towers import TwoTowers
     from gen2real.models.weights import greedy_soup, interpolate, uniform_soup
 
@@ -58,16 +65,20 @@ __all__ = [
     "Captioner",
     "Diffusion",
     "DualEncoder",
+    "Embedder",
     "Joint",
     "LoadedCaptioner",
     "LoadedClassifier",
     "MultimodalModel",
+    "RetrievalHead",
+    "Sequences",
     "ShiftedTower",
     "TextInitialisedClassifier",
     "TwoBranches",
     "TwoTowers",
     "add_lora",
     "block_features",
+    "encode_sequences",
     "greedy_soup",
     "interpolate",
     "is_aligned",
@@ -83,6 +94,7 @@ __all__ = [
     "load_multimodal",
     "merge_lora",
     "new_captioner",
+    "read_out",
     "save_adapter",
     "save_aligned",
     "save_captioner",
@@ -100,9 +112,12 @@ _ROOM_OF = {
     "Captioner": "captioner",
     "Diffusion": "diffusion",
     "DualEncoder": "dual_encoder",
+    "Embedder": "embedder",
     "Joint": "joint",
     "LoadedCaptioner": "captioner_folder",
     "LoadedClassifier": "folder",
+    "RetrievalHead": "retrieval_head",
+    "Sequences": "sequences",
     "ShiftedTower": "aligned",
     "TextInitialisedClassifier": "classifier",
     "TwoBranches": "aligned",
@@ -113,6 +128,7 @@ _ROOM_OF = {
     "with_shift": "multimodal_shift",
     "add_lora": "adapters",
     "block_features": "diffusion",
+    "encode_sequences": "sequences",
     "greedy_soup": "weights",
     "interpolate": "weights",
     "is_aligned": "aligned",
@@ -127,6 +143,7 @@ _ROOM_OF = {
     "load_joint": "joint",
     "merge_lora": "adapters",
     "new_captioner": "captioner",
+    "read_out": "retrieval_head",
     "save_adapter": "adapters",
     "save_aligned": "aligned",
     "save_captioner": "captioner_folder",
