@@ -49,7 +49,7 @@ def evaluate(
             "text-to-image pipeline as well"
         ),
     ],
-    image_set: Annotated[Path, Parameter(help="an image set with labels or captions; or the JSON Lines of a task")],
+    image_set: Annotated[Path, Parameter(help="an image set, or the JSON Lines of a task")],
     /,
     *,
     task: Annotated[
@@ -64,7 +64,7 @@ def evaluate(
         Through,
         Parameter(help="the image tower of an aligned model that pictures go through: for real, for generated ones"),
     ] = "f_r",
-    questions: Annotated[Path | None, Parameter(help="JSONL, a line {image, question, answers}, as of the kit")] = None,
+    questions: Annotated[Path | None, Parameter(help="JSONL: {image, question, answers} a line")] = None,
     templates: Annotated[str | None, Parameter(help="zero-shot: prompts, as imagenet-80 [default: simple]")] = None,
     prompts: Annotated[Path | None, Parameter(help="zero-shot: a CuPL file, instead of templates")] = None,
     scorer: Annotated[
@@ -86,9 +86,7 @@ def evaluate(
     ] = None,
     steps: Annotated[int | None, Parameter(help="synthesis: denoising steps [default: 20, or the pipeline's]")] = None,
     guidance: Annotated[float | None, Parameter(help="synthesis: [default: the pipeline's]")] = None,
-    limit: Annotated[
-        int | None, Parameter(help="tasks of multimodal models: the first so many items [default: all]")
-    ] = None,
+    limit: Annotated[int | None, Parameter(help="tasks: the first so many items [default: all]")] = None,
     on_unreadable: Policy = "error",
     json: Json = False,
 ) -> None:
