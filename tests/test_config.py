@@ -341,7 +341,7 @@ def test_paths_are_sought_beside_the_recipe_that_names_them(tmp_path: Path, monk
         return [one.path for one in config.data.generated]
 
     assert [path.resolve() for path in paths(inherited)] == [tmp_path / "common" / "set"]
-    assert paths(own) == [tmp_path / "job" / "set", Path("gone")]
+    assert paths(own) == paths(Path("common/../job/b.yaml")) == [Path("job/set"), Path("gone")]
     assert paths(own, "data.generated.0.path=set") == [Path("set"), Path("gone")]
 
 

@@ -8,6 +8,7 @@ each with file and line, the whole key, what was given, what was expected and th
 from __future__ import annotations
 
 import copy
+import os
 import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,7 +45,13 @@ class Config(BaseModel):
 def _beside_the_recipe(value: Path, info: ValidationInfo) -> Path:
     value = value.expanduser()
     folders = (info.context or {}).get("folders", {}).get(str(value), ())
-    return next((folder / value for folder in folders if (folder / value).exists()), value)
+    return next((_plain(folder / value) for folder in folders if (folder / value).exists()), value)
+
+
+def _plain(path: Path) -> Path:
+    """Without `..`, and relative to the working directory if in it: however a recipe was named, the same run."""
+    absolute, here = Path(os.path.abspath(path)), Path.cwd()
+    return absolute.relative_to(here) if absolute.is_relative_to(here) else absolute
 
 
 def _folder_or_name(value: str, info: ValidationInfo) -> str:
