@@ -76,7 +76,7 @@ def test_a_head_is_two_layers_and_unit_length() -> None:
     torch.manual_seed(0)
     head, states = RetrievalHead(6, 5, 4), torch.randn(3, 6)
     first, _, second = head.layers
-    by_hand = F.gelu(states @ first.weight.T + first.bias) @ second.weight.T + second.bias  # type: ignore[operator]
+    by_hand = F.gelu(states @ first.weight.T + first.bias) @ second.weight.T + second.bias
     torch.testing.assert_close(head(states), by_hand / by_hand.norm(dim=1, keepdim=True))
     assert head(states.bfloat16()).dtype == torch.float32
 
@@ -128,6 +128,7 @@ def test_a_head_is_saved_and_loaded_with_the_adapter_and_without(
     model.head = head_of(model)
     expected = Embedder(model, model.head).embed(contents)
     save_multimodal(tmp_path / "tuned", model, made_by={"method": "sugar"})
+    assert "Embedder(model, model.head)" in (tmp_path / "tuned" / "README.md").read_text(encoding="utf-8")
     loaded = load_multimodal(tmp_path / "tuned")
     assert loaded.head is not None
     assert not any(parameter.requires_grad for parameter in loaded.head.parameters())

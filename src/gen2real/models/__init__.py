@@ -19,7 +19,7 @@ multimodal.py              MultimodalModel, load_multimodal; multimodal_processo
 multimodal_shift.py        with_shift: an alignment in a multimodal model's image tower
 multimodal_folder.py       make_trainable, save_multimodal, merge, save_whole
 supervised.py              Sample, supervise, check_samples: questions with known answers
-sequences.py               encode_sequences, pack, check_sequences: pictures and texts in any order, and where prefixes end;
+sequences.py               encode_sequences, pack, check_sequences: pictures and texts in any order;
                            conversations.py: as the chat template writes them
 hidden_states.py           hidden_states, next_token_logits: one forward pass for both
 retrieval_head.py          RetrievalHead, read_out; embedder.py: Embedder, of texts and pictures

@@ -100,7 +100,10 @@ def save_multimodal(
         save_head(partial, model.head)
         stored = {"version": FORMAT_VERSION, "kind": "multimodal", "base": base, "made_by": dict(made_by)}
         write_json(partial / "gen2real.json", stored)
-        (partial / "README.md").write_text(_card(target.name, base, stored, bool(thawed), findings), encoding="utf-8")
+        (partial / "README.md").write_text(
+            _card(target.name, base, stored, findings, projector=bool(thawed), head=model.head is not None),
+            encoding="utf-8",
+        )
 
 
 def load_tuned(folder: Path, *, dtype: Dtype = "float32", base: str | Path | None = None) -> MultimodalModel:
@@ -169,7 +172,9 @@ def _lasting(name: str) -> str:
     return str(Path(name).resolve()) if Path(name).exists() else name
 
 
-def _card(title: str, base: Mapping[str, Any], stored: Mapping[str, Any], projector: bool, findings: str) -> str:
+def _card(
+    title: str, base: Mapping[str, Any], stored: Mapping[str, Any], findings: str, *, projector: bool, head: bool
+) -> str:
     front = {
         "library_name": "peft",
         "pipeline_tag": "image-text-to-text",
@@ -181,7 +186,8 @@ def _card(title: str, base: Mapping[str, Any], stored: Mapping[str, Any], projec
     lines = ["---", *(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in front.items()), "---", ""]
     lines += [f"# {plain_text(title)}", "", "A multimodal model tuned by LoRA; it loads with its base model.", ""]
     lines += [findings, ""] if findings else []
-    lines += ["## Use", "", "```python", _WITH_GEN2REAL, "```", "", "In transformers and peft alone:", ""]
+    use = f"{_WITH_GEN2REAL}\n\n{_EMBEDDING}" if head else _WITH_GEN2REAL
+    lines += ["## Use", "", "```python", use, "```", "", "In transformers and peft alone, for answers:", ""]
     lines += ["```python", *(line for line in _WITH_PEFT if projector or "projector" not in line), "```", ""]
     made = json.dumps(stored["made_by"], indent=2, ensure_ascii=False).splitlines()
     return "\n".join([*lines, "## Made by", "", *(f"    {line}" for line in made), ""])
@@ -190,6 +196,13 @@ def _card(title: str, base: Mapping[str, Any], stored: Mapping[str, Any], projec
 _WITH_GEN2REAL = """from gen2real.models import load_multimodal
 
 print(load_multimodal("this folder").answer(["photo.jpg"], ["What is shown?"]))"""
+
+_EMBEDDING = """from pathlib import Path
+
+from gen2real.models import Embedder
+
+model = load_multimodal("this folder")
+embeddings = Embedder(model, model.head).embed([[Path("photo.jpg")], ["A duck on a table."]])  # of unit length"""
 
 _WITH_PEFT = (
     "from peft import PeftModel",

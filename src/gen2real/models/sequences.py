@@ -168,7 +168,7 @@ def check_sequences(
     max_length: int | None = None,
     setting: str = "data",
 ) -> None:
-    """Looks at every sample before anything is trained; `supervised.check_samples` of interleaved ones.
+    """Looks at every sample before anything is trained; as `supervised.check_samples` does.
 
     Args:
         sizes: of each picture, (width, height) in pixels.
