@@ -20,8 +20,7 @@ def make_world(root: Path) -> Path:
     """Seven samples: stories, a question, a text alone and pairs in both orders; some things to ask."""
     tiny_llava(root / "llava", tiny_clip(root / "clip"))
     tiny_clip(root / "clip2", seed=1)
-    one = colour_set(root / "colours", origin="real", per_class=2)
-    red, red_too, green, green_too, blue, *_ = one.paths
+    red, red_too, green, green_too, blue, *_ = colour_set(root / "learnt", origin="real", per_class=2).paths
     samples = [
         Interleaved("story", (Turn((red, " A red one. It is big! ", green, " Then a green one.")),)),
         Interleaved("other", (Turn((blue, " A blue one. ", red, " A red one came. ", green_too)),)),
@@ -32,7 +31,8 @@ def make_world(root: Path) -> Path:
         Interleaved("short", (Turn((blue, " Blue.")),)),
     ]
     write_interleaved(root / "train.jsonl", samples)
-    asked = [{"image": str(path), "question": "what colour?", "answer": path.stem} for path in (blue, green_too)]
+    tested = colour_set(root / "colours", origin="real", per_class=2, seed=1).paths
+    asked = [{"image": str(path), "question": "what colour?", "answer": path.stem} for path in tested[:2]]
     write_questions(root / "asked.jsonl", asked)
     known = [{"image": str(path), "question": "which colour?", "answer": path.stem} for path in (red, green, blue)]
     write_questions(root / "known.jsonl", known)

@@ -372,6 +372,12 @@ def test_halves_are_cut_between_a_picture_and_a_text() -> None:
 def test_data_is_looked_at_before_anything_is_trained(root: Path, tmp_path: Path) -> None:
     with pytest.raises(ImageSetError, match=r"of 7 samples cannot be learnt from(.|\n)*story: it has \d+ tokens"):
         sugar.prepare(sugar_config(root, tmp_path, data__max_length=40))
+    learnt = {"found": {"task": "retrieval", "path": str(root / "learnt")}}
+    with pytest.raises(ImageSetError, match=r"5 picture\(s\) that are trained on are also in .*learnt, byte for byte"):
+        sugar.prepare(sugar_config(root, tmp_path, evaluation=learnt))
+    asked = {"asked": {"task": "questions", "path": str(root / "known.jsonl")}}
+    with pytest.raises(ImageSetError, match=r"3 picture\(s\) that are trained on are also in .*known\.jsonl"):
+        sugar.prepare(sugar_config(root, tmp_path, evaluation=asked))
     words = [Interleaved(str(place), (Turn((f"Number {place}.",)),)) for place in range(3)]
     write_interleaved(tmp_path / "words.jsonl", words)
     with pytest.raises(ImageSetError, match="no sample has both"):

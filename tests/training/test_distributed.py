@@ -16,6 +16,7 @@ from workers import two_processes
 
 from gen2real.files import read_json, read_tensors
 from gen2real.imagesets import ImageSet
+from gen2real.imagesets.interleaved import Interleaved, Turn, write_interleaved
 from gen2real.models import load_dual_encoder
 from gen2real.models.aligned import save_aligned
 from gen2real.training.distributed import gather, rank, share, world_size
@@ -59,6 +60,11 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[Found, Found, Found
     tiny_gpt2(root / "pictures-gpt2", dropout=0.0)
     tiny_llava(root / "pictures-llava", Path(clip))
     tiny_stable_diffusion(root / "pictures-generator", clip=Path(clip))
+    samples = [
+        Interleaved(str(n), (Turn((path, f" Square {n}. It is here.")),)) for n, path in enumerate(drawn.paths[:8])
+    ]
+    words = [Interleaved(f"w{n}", (Turn((f"What is {n} plus 1?",), str(n + 1)),)) for n in range(3)]
+    write_interleaved(root / "pictures-samples.jsonl", [*samples, *words])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GEN2REAL_CACHE", str(root / "cache"))
         patch.setenv("PYTHONPATH", os.pathsep.join([*sys.path, str(TESTS), str(TESTS / "training")]))
@@ -176,6 +182,23 @@ def test_answering_is_the_same(found: Three) -> None:
         tensors, others = (
             read_tensors(side.folder / "multimodal" / "model" / f"{name}.safetensors") for side in (alone, first)
         )
+        for key, value in tensors.items():
+            torch.testing.assert_close(value, others[key], rtol=0, atol=3e-6)
+
+
+@pytest.mark.parametrize("run", two_processes.SUGAR)
+def test_read_outs_and_halves_are_the_same(found: Three, run: str) -> None:
+    """Both losses and both gradients; a process may have no row, no read-out or no sample to cut."""
+    alone, first, second = found
+    assert (alone.said[run], first.said[run], second.said[run]) == (True, True, False)
+    rows = alone.metrics(run)
+    assert len(rows) == 3
+    assert all(row["gradient_d"] > 0 for row in rows[:2])
+    for one, other in zip(rows, first.metrics(run), strict=True):
+        assert one.pop("stage") == other.pop("stage") == "sugar"
+        assert one == pytest.approx(other, rel=1e-4, abs=1e-5)
+    for name in ("adapter_model", "head"):
+        tensors, others = (read_tensors(side.folder / run / "model" / f"{name}.safetensors") for side in (alone, first))
         for key, value in tensors.items():
             torch.testing.assert_close(value, others[key], rtol=0, atol=3e-6)
 

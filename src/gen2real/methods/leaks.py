@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gen2real.errors import ImageSetError
+from gen2real.files import sha256_of
+from gen2real.imagesets.json_lines import id_of, read_json_lines
 from gen2real.imagesets.manifest import ImageSet
+
+# What a line of a task's file may call its pictures, at any depth.
+_PICTURES = ("image", "images", "target")
 
 
 def shared_pictures(one: ImageSet, other: ImageSet) -> set[str]:
@@ -25,3 +32,52 @@ def refuse_leak(evaluation: Path, trained: Iterable[ImageSet]) -> None:
                 f"(first: sha256 {min(shared)[:12]}…). "
                 "Accuracy on pictures that were trained on says nothing; remove them from one of the two."
             )
+
+
+def refuse_leaked_files(evaluation: Path, trained: Iterable[Path]) -> None:
+    """The same of what is measured on, an image set or a JSON Lines file, and the picture files that are trained on.
+
+    Raises: ImageSetError where they share a picture, byte for byte; for a file that is not there or not JSON Lines.
+    """
+    tested = set(_pictures_of(evaluation))
+    # Files of other sizes are other files: hardly one is read.
+    sizes = {path.stat().st_size for path in tested}
+    hashes = {sha256_of(path) for path in tested} if tested else set()
+    shared = [path for path in trained if path.stat().st_size in sizes and sha256_of(path) in hashes]
+    if shared:
+        raise ImageSetError(
+            f"{len(shared)} picture(s) that are trained on are also in {evaluation}, byte for byte (first: {shared[0]}"
+            "). Numbers on pictures that were trained on say nothing; remove them from one of the two."
+        )
+
+
+def _pictures_of(path: Path) -> Iterator[Path]:
+    """Every picture that is there of an image set, or that a JSON Lines file names."""
+    if path.is_dir() or path.suffix != ".jsonl":
+        yield from (picture for picture in ImageSet.read(path).kept().paths if picture.is_file())
+        return
+    lines = read_json_lines(path, _line, example='{"image": "a.png", …}', what="item")
+    for name in dict.fromkeys(name for line in lines for name in line.pictures):
+        if (picture := path.parent.absolute() / name).is_file():
+            yield picture
+
+
+@dataclass(frozen=True)
+class _Line:
+    id: str
+    pictures: list[str]
+
+
+def _line(values: Mapping[str, Any], number: int) -> _Line:
+    return _Line(id_of(values, number), list(_names(values)))
+
+
+def _names(value: Any) -> Iterator[str]:
+    if isinstance(value, list):
+        for inner in value:
+            yield from _names(inner)
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            if key in _PICTURES:
+                yield from (one for one in (inner if isinstance(inner, list) else [inner]) if isinstance(one, str))
+            yield from _names(inner)

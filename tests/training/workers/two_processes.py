@@ -25,6 +25,8 @@ from gen2real.methods.multimodal.algorithm import run as run_multimodal
 from gen2real.methods.multimodal.settings import MultimodalConfig
 from gen2real.methods.regft import LossSettings, RegFTConfig, RegFTLoss
 from gen2real.methods.regft import run as run_regft
+from gen2real.methods.sugar.algorithm import run as run_sugar
+from gen2real.methods.sugar.settings import SugarConfig
 from gen2real.methods.unidiff.algorithm import run as run_unidiff
 from gen2real.methods.unidiff.settings import UniDiffConfig
 from gen2real.models.classifier import TextInitialisedClassifier
@@ -112,6 +114,28 @@ def answering(folder: Path, clip: str, pictures: str) -> dict[str, Any]:
         "schedule": {"name": "constant", "warmup_steps": 0},
         "training": {"batch_size": 5, "epochs": 1, "log_every": 1},
     }
+
+
+def sugar(folder: Path, clip: str, pictures: str, form: dict[str, Any]) -> dict[str, Any]:
+    """11 samples in batches of 5, the last with one row. `form`: of the discriminative part."""
+    return {
+        "output": str(folder),
+        "model": {"name": f"{pictures}-llava"},
+        "data": {"train": f"{pictures}-samples.jsonl"},
+        "teachers": {"joint": clip},
+        "discriminative": form,
+        "head": {"width": 16, "dim": 12},
+        "lora": {"rank": 2, "alpha": 4.0},
+        "optimizer": {**SMOOTH, "weight_decay": 0.0},
+        "schedule": {"name": "constant", "warmup_steps": 0},
+        "training": {"batch_size": 5, "epochs": 1, "log_every": 1},
+    }
+
+
+SUGAR: dict[str, dict[str, Any]] = {
+    "sugar": {"readouts": 2},
+    "sugar-infonce": {"form": "infonce", "temperature": 1.0, "chunk": 1},
+}
 
 
 def joint(folder: Path, clip: str, pictures: str, changes: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
@@ -326,6 +350,9 @@ def main(folder: Path, clip: str, pictures: str) -> None:
     said["captioning"] = run_captioning(told, quiet=True) is not None
     asked = parse_config(MultimodalConfig, answering(folder / "multimodal", clip, pictures), source="multimodal")
     said["multimodal"] = run_multimodal(asked, quiet=True) is not None
+    for name, changes in SUGAR.items():
+        values = sugar(folder / name, clip, pictures, changes)
+        said[name] = run_sugar(parse_config(SugarConfig, values, source=name), quiet=True) is not None
     for name, changes in JOINT.items():
         values = joint(folder / name, clip, pictures, changes)
         said[name] = run_unidiff(parse_config(UniDiffConfig, values, source=name), quiet=True) is not None

@@ -31,7 +31,9 @@ from accelerate import PartialState
 from accelerate.utils import set_seed
 
 from gen2real.errors import ImageSetError
+from gen2real.evaluation.rag import read_entries
 from gen2real.methods.fitting import fit
+from gen2real.methods.leaks import refuse_leaked_files
 from gen2real.methods.measured import Measured
 from gen2real.methods.measured_run import conclude_measured, provenance
 from gen2real.methods.rehearsal import Rehearsal
@@ -115,6 +117,11 @@ def prepare(config: SugarConfig) -> SugarTuning:
     """
     model = load_multimodal(config.model.name, revision=config.model.revision, dtype=config.model.dtype)
     data = SugarData(config.data, model, seed=config.seed)
+    for task in config.evaluation.values():
+        refuse_leaked_files(task.path, data.pictures)
+    if config.rag is not None:
+        # Its faults are told before the training, not after it.
+        read_entries(config.rag.knowledge)
     one, lora = config.discriminative, config.lora
     make_trainable(
         model, rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, targets=lora.targets, projector="frozen"
@@ -173,7 +180,7 @@ def _conclude(folder: RunFolder, tuning: SugarTuning, report: FitReport) -> Meas
         folder,
         config,
         encoder_name=config.model.name,
-        pictures={"samples": data.samples, "in samples": data.pictures, "evaluation": items},
+        pictures={"samples": data.samples, "in samples": len(data.pictures), "evaluation": items},
         readings=readings,
         headline="tuned",
         reports=[report],

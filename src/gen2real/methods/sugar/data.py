@@ -58,9 +58,10 @@ class SugarData:
         return sum(len(source.samples) for source in self.sources)
 
     @property
-    def pictures(self) -> int:
-        """How many different pictures they hold."""
-        return len({path for source in self.sources for sample in source.samples for path in sample.pictures})
+    def pictures(self) -> list[Path]:
+        """The different pictures that they hold."""
+        every = (path for source in self.sources for sample in source.samples for path in sample.pictures)
+        return list(dict.fromkeys(every))
 
     @property
     def slices(self) -> list[Slice]:

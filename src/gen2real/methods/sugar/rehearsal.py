@@ -53,7 +53,7 @@ def rehearse(config: SugarConfig, folder: Path, updates: int) -> Rehearsal:
         trained = sum(p.nbytes for p in tuning.model.model.parameters() if p.requires_grad)
         trained += 0 if tuning.model.head is None else sum(p.nbytes for p in tuning.model.head.parameters())
         return Counts(
-            pictures=whole.pictures,
+            pictures=len(whole.pictures),
             held_out=0,
             updates=config.training.total_steps(per_epoch),
             encoded=_asked(config),
