@@ -120,8 +120,8 @@ def test_many_slices_leave_the_range_of_floats_only_as_a_sum(dtype: torch.dtype,
 
 
 def test_very_long_sequences_have_a_mean() -> None:
-    far = torch.zeros(1, 900, 900, dtype=torch.float64)
-    assert global_alignment_kernel(far, torch.tensor([[900, 900]])).item() == pytest.approx(1, rel=1e-9)
+    far = torch.zeros(1, 420, 420, dtype=torch.float64)
+    assert global_alignment_kernel(far, torch.tensor([[420, 420]])).item() == pytest.approx(1, rel=1e-9)
 
 
 def test_the_way_the_table_lies_in_memory_does_not_matter(generator: torch.Generator) -> None:

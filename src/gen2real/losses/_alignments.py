@@ -1,6 +1,6 @@
-"""What the dynamic programs over alignments share: their pairs' lengths, their tables, the number of alignments.
+"""The dynamic program over alignments that the global alignment kernel and soft-DTW share, and their number.
 
-An alignment of n places with m is a way from (1, 1) to (n, m) in steps (1, 0), (0, 1), (1, 1). A cell of such a program
+An alignment of n places with m is a way from (1, 1) to (n, m) in steps (1, 0), (0, 1), (1, 1). A cell of the program
 needs its left, upper and upper left neighbours, so one anti-diagonal's cells are computed at once, for many pairs.
 """
 
@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -47,50 +47,57 @@ def last_places(lengths: Int[Tensor, "p 2"]) -> tuple[Tensor, Tensor, Tensor]:
     return lengths[:, 0] - 1, lengths[:, 1] - 1, torch.arange(len(lengths), device=lengths.device)
 
 
-def within(lengths: Int[Tensor, "p 2"], n: int, m: int) -> Bool[Tensor, "n m p"]:
-    """Which cells of a table [N M P] are within the lengths."""
-    rows = torch.arange(n, device=lengths.device)[:, None] < lengths[:, 0]
-    columns = torch.arange(m, device=lengths.device)[:, None] < lengths[:, 1]
-    return rows[:, None] & columns[None]
+class Sums:
+    """Sums, over the alignments that end in a cell, of the product of the cells' factors along the alignment.
 
-
-class Table:
-    """A table [N + 1, M + 1, P] that begins before the first places, and views of it [N M P].
-
-    `own` are the places' cells; `left`, `up` and `corner` the neighbours from which a step leads to them. Its border
-    holds `border`, but for the corner, `start`, from which all alignments come.
+    `cells` [N M P] takes the factors, and holds the sums after `accumulate`; logarithms of both with `in_logs`. A cell
+    has no part in those before it: what lies beyond a pair's lengths may be anything.
     """
 
-    def __init__(self, like: Float[Tensor, "n m p"], *, border: float | int, start: float | int) -> None:
-        n, m, pairs = like.shape
+    def __init__(self, n: int, m: int, pairs: int, like: Tensor, *, in_logs: bool) -> None:
+        # Before the first places there is nothing, but the one cell from which every alignment comes.
+        nothing, start = (-math.inf, 0) if in_logs else (0, 1)
         table = like.new_empty(n + 1, m + 1, pairs)
-        table[0] = border
-        table[:, 0] = border
+        table[0] = nothing
+        table[:, 0] = nothing
         table[0, 0] = start
-        self.own, self.left, self.up, self.corner = table[1:, 1:], table[1:, :-1], table[:-1, 1:], table[:-1, :-1]
+        self.cells = table[1:, 1:]
+        self._before = table[1:, :-1], table[:-1, 1:], table[:-1, :-1]
+        self._in_logs = in_logs
+
+    def accumulate(self) -> None:
+        """F_ij = factor_ij · (F_left + F_up + F_corner), for all cells."""
+        # It saves a quarter of the time of small operations, and thousands of them are all there is.
+        with torch.inference_mode():
+            diagonals = zip(*(anti_diagonals(table) for table in (self.cells, *self._before)), strict=True)
+            for own, left, up, corner in diagonals:
+                if self._in_logs:
+                    before = torch.logaddexp(left, up)
+                    own.add_(torch.logaddexp(before, corner, out=before))
+                else:
+                    own.mul_(torch.add(left, up).add_(corner))
 
 
-def anti_diagonals(*tables: Float[Tensor, "n m p"]) -> list[tuple[Tensor, ...]]:
-    """Each table's anti-diagonals for d = 0 … n + m − 2: views [k P] of its cells (i, d − i) in order of i."""
-    return list(zip(*(_anti_diagonals(table) for table in tables), strict=True))
-
-
-def _anti_diagonals(table: Tensor) -> list[Tensor]:
+def anti_diagonals(table: Float[Tensor, "n m p"]) -> list[Tensor]:
+    """Views [k P] of the table's cells (i, d − i) in order of i, for d = 0 … n + m − 2."""
     n, m, pairs = table.shape
     row, column, own = table.stride()
+    begin = table.storage_offset()
     views = []
     for d in range(n + m - 1):
         first = max(0, d - m + 1)
         cells = min(d, n - 1) - first + 1
-        start = table.storage_offset() + first * row + (d - first) * column
-        views.append(table.as_strided((cells, pairs), (row - column, own), start))
+        views.append(table.as_strided((cells, pairs), (row - column, own), begin + first * row + (d - first) * column))
     return views
 
 
-def countable(n: int, m: int, dtype: torch.dtype) -> bool:
-    """Whether the number of alignments of n places with m is within `dtype`'s range."""
-    # D(n, m) < (1 + √2)^(n + m)
-    return (n + m) * math.log(1 + math.sqrt(2)) < math.log(torch.finfo(dtype).max)
+def countable(n: int, m: int, dtype: torch.dtype, cost: float = 0.0) -> bool:
+    """Whether `dtype` holds the sum over the alignments of n places with m of exp(−Σ C), and each part, for |C| ≤ cost.
+
+    With cost 0 that is their number.
+    """
+    # D(n, m) < (1 + √2)^(n + m), and an alignment has fewer than n + m cells.
+    return (n + m) * (math.log(1 + math.sqrt(2)) + cost) < math.log(torch.finfo(dtype).max)
 
 
 @lru_cache(maxsize=8)

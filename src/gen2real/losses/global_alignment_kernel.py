@@ -10,18 +10,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gen2real.losses._alignments import (
-    Table,
+    Sums,
     alignments,
-    anti_diagonals,
     check_lengths,
     countable,
     last_places,
     log_alignments,
     portions,
-    within,
 )
 from gen2real.losses._precision import outside_autocast, widen
-from gen2real.losses.soft_dtw import soft_minimum
 
 NORMALIZERS = ("paths", "none")
 DOMAINS = ("auto", "linear", "log")
@@ -55,7 +52,7 @@ def global_alignment_kernel(
         bandwidth: δ, above 0, in the unit of √φ.
         normalize: "paths" (ours: the paper's range (0, 1] needs some), or "none", the sum itself. For
             K(x, y) / √(K(x, x) · K(y, y)) divide by "none" of each sequence with itself.
-        domain: "linear" adds and multiplies, "log" has soft minima of logarithms; "auto" is "linear" as long as the
+        domain: "linear" adds and multiplies, "log" has their logarithms; "auto" is "linear" as long as the
             number of alignments is within the range of floats: N + M up to 100 in float32, 805 in float64.
 
     Returns: [P], float32 (float64 for float64 distances). No gradient: it makes targets. `soft_dtw` has one.
@@ -82,40 +79,26 @@ def global_alignment_kernel(
     if len(phi) == 0:
         return phi.new_empty(0)
     in_logs = domain == "log" or (domain == "auto" and not countable(n, m, phi.dtype))
-    parts = [
-        (_log_kernel if in_logs else _kernel)(some, ends, bandwidth, normalize)
-        for some, ends in portions(phi, lengths, CELLS)
-    ]
-    return torch.cat(parts)
-
-
-def _kernel(phi: Tensor, lengths: Tensor, bandwidth: float | int, normalize: str) -> Tensor:
-    table = Table(phi.permute(1, 2, 0), border=0, start=1)
-    # κ = s / (2 − s) = ½ / (1/s − ½)
-    torch.mul(phi.permute(1, 2, 0), _exponent(phi, lengths, bandwidth), out=table.own)
-    table.own.exp_().sub_(0.5).reciprocal_().mul_(0.5)
-    # K_ij = κ_ij · (K_left + K_up + K_corner)
-    for own, left, up, corner in anti_diagonals(table.own, table.left, table.up, table.corner):
-        own.mul_((left + up).add_(corner))
-    last = last_places(lengths)
-    value = table.own[last]
-    if normalize == "none":
-        return value
-    return value / alignments(*table.own.shape[:2]).to(value)[last[:2]]
-
-
-def _log_kernel(phi: Tensor, lengths: Tensor, bandwidth: float | int, normalize: str) -> Tensor:
-    _, n, m = phi.shape
-    known = torch.where(within(lengths, n, m), phi.permute(1, 2, 0), 0)
-    scaled = known * _exponent(phi, lengths, bandwidth)
-    # φ_σ = φ / 2σ² + log(2 − s) = −log κ
-    value, _ = soft_minimum(scaled + torch.log1p(-torch.expm1(-scaled)), lengths)
+    values = [_kernel(some, ends, bandwidth, in_logs) for some, ends in portions(phi, lengths, CELLS)]
+    value = torch.cat(values)
     if normalize == "paths":
-        value = value + log_alignments(n, m).to(value)[last_places(lengths)[:2]]
-    return torch.exp(-value)
+        of = (lengths[:, 0] - 1, lengths[:, 1] - 1)
+        # Beyond the range of floats the one by the other is a difference of logarithms.
+        value = value - log_alignments(n, m).to(value)[of] if in_logs else value / alignments(n, m).to(value)[of]
+    return value.exp() if in_logs else value
 
 
-def _exponent(phi: Tensor, lengths: Tensor, bandwidth: float | int) -> Tensor:
-    """1 / 2σ² of each pair."""
-    # 2σ² = bandwidth² · (n + m)
-    return 1 / (bandwidth**2 * lengths.sum(dim=1).to(phi))
+def _kernel(phi: Tensor, lengths: Tensor, bandwidth: float | int, in_logs: bool) -> Tensor:
+    """K, or its logarithm, of each pair."""
+    pairs, n, m = phi.shape
+    sums = Sums(n, m, pairs, phi, in_logs=in_logs)
+    # φ / 2σ², with 2σ² = bandwidth² · (n + m)
+    factors = torch.mul(phi.permute(1, 2, 0), 1 / (bandwidth**2 * lengths.sum(dim=1).to(phi)), out=sums.cells)
+    if in_logs:
+        # log κ = −φ_σ,  φ_σ = φ / 2σ² + log(2 − s)
+        factors.add_(torch.log1p(-torch.expm1(-factors))).neg_()
+    else:
+        # κ = s / (2 − s) = ½ / (1/s − ½)
+        factors.exp_().sub_(0.5).reciprocal_().mul_(0.5)
+    sums.accumulate()
+    return sums.cells[last_places(lengths)]

@@ -10,18 +10,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from gen2real.losses._alignments import (
-    Table,
-    anti_diagonals,
-    check_lengths,
-    countable,
-    last_places,
-    portions,
-    within,
-)
+from gen2real.losses._alignments import Sums, check_lengths, countable, last_places, portions
 from gen2real.losses._precision import outside_autocast, widen
 
-CELLS = 1 << 15
+CELLS = 1 << 17
 
 
 @outside_autocast
@@ -69,17 +61,16 @@ class _SoftDTW(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, cost: Tensor, lengths: Tensor, gamma: float) -> Tensor:
-        values, shares = [], []
+        value = cost.new_empty(len(cost))
+        share = torch.empty_like(cost) if ctx.needs_input_grad[0] else None
+        begin = 0
         for some, ends in portions(cost, lengths, CELLS):
-            inside = within(ends, *some.shape[1:])
-            scaled = torch.where(inside, some.permute(1, 2, 0) / gamma, 0).contiguous()
-            value, share = soft_minimum(scaled, ends, with_gradient=ctx.needs_input_grad[0])
-            values.append(gamma * value)
-            if share is not None:
-                shares.append(share.permute(2, 0, 1))
-        if shares:
-            ctx.save_for_backward(torch.cat(shares))
-        return torch.cat(values)
+            here = slice(begin, begin + len(some))
+            value[here] = -gamma * _log_sum(some / gamma, ends, None if share is None else share[here])
+            begin = here.stop
+        if share is not None:
+            ctx.save_for_backward(share)
+        return value
 
     @staticmethod
     @once_differentiable
@@ -88,52 +79,60 @@ class _SoftDTW(torch.autograd.Function):
         return grad[:, None, None] * share, None, None
 
 
-def soft_minimum(
-    cost: Float[Tensor, "n m p"], lengths: Int[Tensor, "p 2"], *, with_gradient: bool = False
-) -> tuple[Float[Tensor, " p"], Float[Tensor, "n m p"] | None]:
-    r"""soft-DTW with γ = 1, of costs that are finite beyond the lengths too, and its gradient where it is asked for.
+def _log_sum(cost: Tensor, lengths: Tensor, share: Tensor | None) -> Tensor:
+    """log Σ_π exp(−Σ C) of each pair [P], and into `share` [P N M] each cell's part of that sum.
 
-    exp(−C) is 0 for every alignment of a costly pair. So all is told in proportion to exp(−H), H the least cost of an
-    alignment up to a cell: then no factor W is above 1, and those of the best alignment are 1::
+    With F_ij the sum over the alignments that end in a cell, its own cost included, and B_ij over those that begin
+    there, which are the F of both sequences backwards::
 
-        H_ij = C_ij + min(H_left, H_up, H_corner)
-        W(from → ij) = exp(H_ij − C_ij − H_from)
-        F_ij = Σ_from F_from · W(from → ij)          from 1 before the first place; at most the number of alignments
-        B_ij = Σ_to W(ij → to) · B_to                1 at the last place
-        soft-DTW = H_nm − log F_nm,   gradient F_ij · B_ij / F_nm
-
-    Where floats cannot count the alignments H is soft-DTW itself up to a cell, by soft minima, and F is 1.
+        share_ij = F_ij · exp(C_ij) · B_ij / F_nm
     """
+    pairs, n, m = cost.shape
+    ragged = not bool((lengths == lengths.new_tensor([n, m])).all())
+    table = cost.permute(1, 2, 0)
+    if ragged:
+        table = table.masked_fill(~_within(lengths, n, m), 0)
+    in_logs = not _in_range(table)
+    sums = Sums(n, m, pairs if share is None else 2 * pairs, cost, in_logs=in_logs)
+    forth, back = sums.cells[..., :pairs], sums.cells[..., pairs:]
+    torch.neg(table, out=forth)
+    if share is not None:
+        back.copy_(_backwards(forth, lengths if ragged else None))
+    if not in_logs:
+        sums.cells.exp_()
+    sums.accumulate()
+    total = forth[last_places(lengths)]
+    if share is not None:
+        back = _backwards(back, lengths if ragged else None)
+        if in_logs:
+            parts = (table + forth).add_(back).sub_(total).exp_()
+        else:
+            parts = torch.exp(table).mul_(forth).div_(total).mul_(back)
+        if ragged:
+            parts.masked_fill_(~_within(lengths, n, m), 0)
+        share.copy_(parts.permute(2, 0, 1))
+    return total if in_logs else total.log()
+
+
+def _in_range(cost: Tensor) -> bool:
+    """Whether floats hold the sum over any alignments of exp(−Σ C), and every part of it."""
     n, m, _ = cost.shape
-    hard = countable(n, m, cost.dtype)
-    last = last_places(lengths)
-    least = Table(cost, border=math.inf, start=0)
-    for own, left, up, corner, price in anti_diagonals(least.own, least.left, least.up, least.corner, cost):
-        torch.minimum(left, up, out=own)
-        torch.minimum(own, corner, out=own)
-        if not hard:
-            own.sub_(torch.exp(own - left).add_(torch.exp(own - up)).add_(torch.exp(own - corner)).log_())
-        own.add_(price)
-    value = least.own[last]
-    if not hard and not with_gradient:
-        return value, None
-    reached = least.own - cost
-    steps = [torch.exp(reached - before) for before in (least.left, least.up, least.corner)]
-    forth = Table(cost, border=0, start=1)
-    if hard:
-        for own, left, up, corner, *weights in anti_diagonals(forth.own, forth.left, forth.up, forth.corner, *steps):
-            torch.mul(left, weights[0], out=own)
-            own.addcmul_(up, weights[1])
-            own.addcmul_(corner, weights[2])
-        total = forth.own[last]
-        value = value - total.log()
-    if not with_gradient:
-        return value, None
-    back = Table(cost, border=0, start=0)
-    back.own.zero_()
-    back.own[last] = 1
-    for own, left, up, corner, *weights in reversed(anti_diagonals(back.own, back.left, back.up, back.corner, *steps)):
-        left.addcmul_(own, weights[0])
-        up.addcmul_(own, weights[1])
-        corner.addcmul_(own, weights[2])
-    return value, (back.own * forth.own).div_(total) if hard else back.own
+    least, largest = (float(end) for end in cost.aminmax())
+    return countable(n, m, cost.dtype, max(-least, largest))
+
+
+def _backwards(table: Tensor, lengths: Tensor | None) -> Tensor:
+    """Each pair's cells [N M P] from its last to its first; beyond its lengths they change places too."""
+    if lengths is None:
+        return table.flip(0, 1)
+    n, m, pairs = table.shape
+    rows = (lengths[:, 0] - 1 - torch.arange(n, device=table.device)[:, None]) % n
+    columns = (lengths[:, 1] - 1 - torch.arange(m, device=table.device)[:, None]) % m
+    return table[rows[:, None], columns[None], torch.arange(pairs, device=table.device)]
+
+
+def _within(lengths: Tensor, n: int, m: int) -> Tensor:
+    """Which cells of a table [N M P] are within the lengths."""
+    rows = torch.arange(n, device=lengths.device)[:, None] < lengths[:, 0]
+    columns = torch.arange(m, device=lengths.device)[:, None] < lengths[:, 1]
+    return rows[:, None] & columns[None]
