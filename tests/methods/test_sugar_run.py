@@ -253,6 +253,23 @@ def test_a_resumed_run_ends_with_the_same_bits(root: Path, tmp_path: Path, monke
     ]
 
 
+@pytest.mark.parametrize("form", ["structure", "infonce"])
+def test_checkpointing_changes_nothing(root: Path, tmp_path: Path, form: str) -> None:
+    """Both losses' own gradients and that of their sum go through layers that are computed again, three times."""
+    found = []
+    for kind in (False, True):
+        tuning = prepared(
+            sugar_config(root, tmp_path, training__gradient_checkpointing=kind, discriminative__form=form)
+        )
+        tuning.model.model.train()
+        losses = terms(tuning)
+        losses["loss"].backward()
+        gradients = [p.grad for p in tuning.model.model.parameters() if p.grad is not None]
+        found.append([*(value.detach() for value in losses.values()), *gradients])
+    assert len(found[0]) == 6 + 8
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
 def test_halves_in_chunks_are_halves_at_once(root: Path, tmp_path: Path) -> None:
     gradients = []
     for chunk in (None, 1, 2):
