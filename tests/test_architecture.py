@@ -48,6 +48,7 @@ ROOMS: dict[str, set[str]] = {
 # Files that are part of the room of another.
 PART_OF = {
     "recipe": "config",
+    "cli_answer": "cli",
     "cli_import": "cli",
     "cli_curate": "cli",
     "cli_evaluate": "cli",
@@ -75,6 +76,7 @@ LOCKED = [
     "SugarConfig",
     "UniDiffConfig",
     "__version__",
+    "answer_questions",
     "blend_models",
     "compare",
     "curate",

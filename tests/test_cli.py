@@ -24,6 +24,7 @@ SOURCE = Path(gen2real.__file__).parent
 
 IMPORTS = ["--json", "--on-unreadable", "--origin", "--out", "--pictures"]
 COMMANDS = {
+    "answer MODEL QUESTIONS": ["--json", "--limit", "--max-tokens", "--out"],
     "blend ORIGINAL TUNED": ["--alpha", "--evaluation", "--json", "--out", "--sweep"],
     "compare RECIPES": ["--against", "--json", "--output", "--seeds", "--set"],
     "curate IMAGE_SET": [
@@ -43,6 +44,7 @@ COMMANDS = {
         "--negative-prompt", "--out", "--per-caption", "--per-class", "--prompts", "--redraw", "--scheduler", "--seed",
         "--set", "--share", "--size", "--steps", "--templates",
     ],
+    "import benchmark NAME SOURCE FOLDER": ["--instruction", "--json", "--on-fault", "--out", "--split"],
     "import coco ANNOTATIONS FOLDER": [*IMPORTS, "--split"],
     "import coop DATASET ROOT": ["--json", "--on-unreadable", "--out", "--pictures", "--split"],
     "import huggingface SOURCE": [*IMPORTS, "--caption-column", "--image-column", "--label-column", "--split"],

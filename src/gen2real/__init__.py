@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gen2real.methods.finished import evaluate_model as evaluate_model
     from gen2real.methods.finished import evaluate_retrieval as evaluate_retrieval
     from gen2real.methods.finished import gap_between as gap_between
+    from gen2real.methods.finished_answers import answer_questions as answer_questions
     from gen2real.methods.finished_denoisers import (
         evaluate_diffusion_classification as evaluate_diffusion_classification,
     )
@@ -76,6 +77,7 @@ _EXPORTS = {
     "evaluate_retrieval": "gen2real.methods.finished",
     "evaluate_diffusion_classification": "gen2real.methods.finished_denoisers",
     "evaluate_synthesis": "gen2real.methods.finished_drawings",
+    "answer_questions": "gen2real.methods.finished_answers",
     "evaluate_task": "gen2real.methods.finished_tasks",
     "gap_between": "gen2real.methods.finished",
     "generate": "gen2real.generation",

@@ -41,6 +41,7 @@ app.command(
     "gen2real.cli_kit:quickstart", name="quickstart", help="Run the whole chain on the kit, offline, in minutes."
 )
 app.command("gen2real.cli_evaluate:evaluate", name="evaluate", help="Measure a model on an image set, with intervals.")
+app.command("gen2real.cli_answer:answer", name="answer", help="Write a multimodal model's answers for others to judge.")
 app.command("gen2real.cli_report:inspect", name="inspect", help="Write a gallery of an image set to look through.")
 app.command("gen2real.cli_report:report", name="report", help="Write one HTML file about finished runs, with pictures.")
 app.command("gen2real.cli_curate:curate", name="curate", help="Score, deduplicate, check for leaks and filter a set.")

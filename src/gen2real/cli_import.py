@@ -11,7 +11,7 @@ from cyclopts import App, Parameter
 from gen2real.cli_options import Json, Policy
 
 if TYPE_CHECKING:
-    from gen2real.imagesets import ImageSet, ImportedSamples
+    from gen2real.imagesets import ImageSet, ImportedBenchmark, ImportedSamples
 
 imports = App(
     name="import",
@@ -267,6 +267,62 @@ def pairs(
     from gen2real.imagesets.importers import import_pairs
 
     _report_samples(import_pairs(image_set, out, order=order, seed=seed), json)
+
+
+@imports.command
+def benchmark(
+    name: Annotated[str, Parameter(help="which one; see above")],
+    source: Annotated[Path, Parameter(help="the folder with its files, as it is published")],
+    folder: Annotated[Path | None, Parameter(help="the folder with its pictures [default: the same]")] = None,
+    /,
+    *,
+    out: Annotated[Path, Parameter(help="the task's file to make, JSON Lines")],
+    split: Annotated[
+        str | None, Parameter(help="as its files call it [default: the one with answers that is measured on]")
+    ] = None,
+    instruction: Annotated[
+        str | None, Parameter(help='said after each question, "" for nothing [default: as LLaVA-1.5 was asked]')
+    ] = None,
+    on_fault: Annotated[
+        Literal["error", "skip"], Parameter(help="items that cannot be read: list all and stop, or leave them out")
+    ] = "error",
+    json: Json = False,
+) -> None:
+    """Questions to measure on: a public benchmark.
+
+    NAME, and what evaluate measures:
+
+    questions: vqav2, gqa, vizwiz, textvqa
+
+    yes-no: pope, mme
+
+    choice: scienceqa, mmbench, mmmu, seed, demon-choice
+
+    knowledge: webqa, demon
+
+    winoground: winoground
+
+    judged by others, of what gen2real answer writes: mm-vet, llava-wild
+
+    So are the hidden tests of vqav2 (--split test2015), vizwiz and mmbench (test).
+    COCO's captions are for import coco, VIST's stories for import vist.
+    """
+    from gen2real.imagesets.importers import import_benchmark
+
+    made = import_benchmark(name, source, out, pictures=folder, split=split, instruction=instruction, on_fault=on_fault)
+    _report_benchmark(made, json)
+
+
+def _report_benchmark(made: ImportedBenchmark, as_json: bool) -> None:
+    if as_json:
+        print(jsonlib.dumps(made.to_json()))
+        return
+    missing = [f"left out: {count}, {why}" for why, count in made.left_out.items()]
+    print("; ".join([f"{made.path}: {made.items} items, {made.pictures} pictures", *missing]))
+    if made.unanswered:
+        print(f"{made.unanswered} without a right answer, for others to judge: gen2real answer MODEL {made.path}")
+    elif made.task is not None:
+        print(f"gen2real evaluate MODEL {made.path} --task {made.task}")
 
 
 def _report(made: ImageSet, as_json: bool) -> None:

@@ -3,6 +3,10 @@
     {"images": ["1.png"], "question": "which toy is red?", "options": ["the ball", "the car"], "answer": 1}
 
 The prompt is that of LLaVA-1.5 (Liu et al., arXiv 2310.03744) for such questions.
+
+`group` joins the rotations of one question: MMBench's circular evaluation (Liu et al., arXiv 2307.06281), where it is
+right only if every rotation is. `"unread": "nearest"` takes an answer that names no option for the one it is most like,
+as DEMON does (nearest_option.py).
 """
 
 from __future__ import annotations
@@ -15,8 +19,9 @@ from string import ascii_uppercase
 
 import numpy as np
 
+from gen2real.evaluation.nearest_option import nearest_option
 from gen2real.evaluation.questions import normalised_answer
-from gen2real.evaluation.statistics import bootstrap_interval
+from gen2real.evaluation.statistics import Array, bootstrap_interval
 from gen2real.evaluation.task_files import (
     Values,
     category_of,
@@ -27,7 +32,7 @@ from gen2real.evaluation.task_files import (
     read_items,
 )
 from gen2real.evaluation.tasks import Asked, TaskInput, TaskScores, by_item, sample
-from gen2real.imagesets.json_lines import Fault, PictureFiles, id_of, text_of
+from gen2real.imagesets.json_lines import Fault, PictureFiles, as_json, id_of, text_of
 
 INSTRUCTION = "Answer with the option's letter from the given choices directly."
 _EXAMPLE = '{"images": ["1.png"], "question": "which is red?", "options": ["ball", "car"], "answer": 0}'
@@ -40,7 +45,11 @@ _NAMED = re.compile(r"\b(?i:answer(?:\s+is)?|option|choice)\s*:?\s*(?:[(\[]([A-Z
 
 @dataclass(frozen=True)
 class ChoiceQuestion:
-    """A question with options. answer: the place of the right one."""
+    """A question with options.
+
+    answer: the place of the right one. group: rotations of one question have the same; may be empty. nearest: whether
+    an answer that names no option counts as the one that it is most like.
+    """
 
     id: str
     pictures: tuple[Path, ...]
@@ -48,17 +57,29 @@ class ChoiceQuestion:
     options: tuple[str, ...]
     answer: int
     category: str
+    group: str = ""
+    nearest: bool = False
 
     @property
     def asked(self) -> Asked:
         """The question, its options each on a line with a letter, and what to answer with."""
-        lines = [f"{letter}. {option}" for letter, option in zip(ascii_uppercase, self.options, strict=False)]
-        alone = Asked(self.pictures, self.question)
-        return Asked(self.pictures, "\n".join([self.question, *lines, INSTRUCTION]), alone)
+        return with_options(self.options, Asked(self.pictures, self.question))
+
+    def chosen(self, answer: str) -> int | None:
+        """The place of the option that an answer counts as; None where it counts as none."""
+        place = chosen(answer, self.options)
+        return nearest_option(answer, self.options) if place is None and self.nearest else place
+
+
+def with_options(options: Sequence[str], asked: Asked) -> Asked:
+    """A question before its options, each on a line with a letter, and what to answer with."""
+    lines = [f"{letter}. {option}" for letter, option in zip(ascii_uppercase, options, strict=False)]
+    return Asked(asked.pictures, "\n".join([asked.question, *lines, INSTRUCTION]), asked)
 
 
 def read_choices(path: Path) -> list[ChoiceQuestion]:
-    """The questions of a JSON Lines file: `images` (or `image`), `question`, `options`, `answer` (a place, from 0).
+    """The questions of a JSON Lines file: `images` (or `image`), `question`, `options`, `answer` (a place, from 0), and
+    where given `category`, `group` and `unread`.
 
     Raises: ImageSetError with every fault and its line.
     """
@@ -94,6 +115,8 @@ def chosen(answer: str, options: Sequence[str]) -> int | None:
 def measure_choice(given: TaskInput) -> TaskScores:
     """The task `choice`: `accuracy`, an item the questions about the same pictures. An answer that names none is wrong.
 
+    `circular_accuracy` where several questions are of one group, an item a group: 1 where all of it is right.
+
     Details: `questions`, `chance` (the mean of 1/options), `unread` (answers that name no option), and `categories`:
     name → accuracy as an interval.
 
@@ -101,7 +124,7 @@ def measure_choice(given: TaskInput) -> TaskScores:
     """
     questions = given.first(read_choices(given.path))
     answers = given.answers([one.asked for one in questions])
-    places = [chosen(answer, one.options) for answer, one in zip(answers, questions, strict=True)]
+    places = [one.chosen(answer) for answer, one in zip(answers, questions, strict=True)]
     right = np.array([place == one.answer for place, one in zip(places, questions, strict=True)], dtype=np.float64)
     pictures = [one.pictures for one in questions]
     categories = {}
@@ -120,7 +143,19 @@ def measure_choice(given: TaskInput) -> TaskScores:
         for one, answer, value in zip(questions, answers, right, strict=True)
     ]
     notes = [f"{unread} of {len(answers)} answers name no option, or several; they count as wrong."] if unread else []
-    return TaskScores({"accuracy": by_item(right, pictures)}, details, samples, tuple(notes))
+    values = {"accuracy": by_item(right, pictures)}
+    groups = [one.group or f"alone {one.id}" for one in questions]
+    if len(set(groups)) < len(groups):
+        values["circular_accuracy"] = _all_right(right, groups)
+    return TaskScores(values, details, samples, tuple(notes))
+
+
+def _all_right(right: Array, groups: Sequence[str]) -> Array:
+    """[Q] → one value a group, in order of appearance: 1 where all of it is right."""
+    found: dict[str, float] = {}
+    for value, group in zip(right.tolist(), groups, strict=True):
+        found[group] = min(value, found.get(group, 1.0))
+    return np.array(list(found.values()))
 
 
 def _place(found: re.Match[str], options: Sequence[str]) -> int | None:
@@ -143,6 +178,8 @@ def _read(values: Values, number: int, files: PictureFiles) -> ChoiceQuestion:
     if len(options) > len(ascii_uppercase):
         raise Fault(f"there are letters for {len(ascii_uppercase)} options; got {len(options)}")
     check_marks("\n".join([question, *options]), pictures)
+    if values.get("unread") not in (None, "wrong", "nearest"):
+        raise Fault(f'\'unread\' must be "wrong" or "nearest"; got {as_json(values["unread"])}')
     return ChoiceQuestion(
         id_of(values, number),
         pictures,
@@ -150,4 +187,6 @@ def _read(values: Values, number: int, files: PictureFiles) -> ChoiceQuestion:
         options,
         place_of(values, "answer", len(options)),
         category_of(values),
+        text_of(values, "group") if values.get("group") is not None else "",
+        values.get("unread") == "nearest",
     )

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from gen2real.imagesets.hashing import hamming_distance as hamming_distance
     from gen2real.imagesets.hashing import perceptual_hash as perceptual_hash
     from gen2real.imagesets.hashing import perceptual_hash_views as perceptual_hash_views
+    from gen2real.imagesets.importers import ImportedBenchmark as ImportedBenchmark
     from gen2real.imagesets.importers import ImportedSamples as ImportedSamples
     from gen2real.imagesets.importers import export_webdataset as export_webdataset
+    from gen2real.imagesets.importers import import_benchmark as import_benchmark
     from gen2real.imagesets.importers import import_coco as import_coco
     from gen2real.imagesets.importers import import_coop as import_coop
     from gen2real.imagesets.importers import import_huggingface as import_huggingface
@@ -52,6 +54,7 @@ _WHERE = {
     "ClassName": "manifest",
     "EpochSampler": "sampling",
     "ImageSet": "manifest",
+    "ImportedBenchmark": "importers",
     "ImportedSamples": "importers",
     "Interleaved": "interleaved",
     "Pairs": "pairs",
@@ -64,6 +67,7 @@ _WHERE = {
     "decode": "decoding",
     "export_webdataset": "importers",
     "hamming_distance": "hashing",
+    "import_benchmark": "importers",
     "import_coco": "importers",
     "import_coop": "importers",
     "import_huggingface": "importers",

@@ -1,9 +1,13 @@
 """Other layouts → image sets: folders, tables, COCO, CoOp's datasets, Hugging Face datasets, WebDataset tars;
-and → interleaved samples: LLaVA's conversations, MMC4, VIST, pairs of captions and pictures.
+and → interleaved samples: LLaVA's conversations, MMC4, VIST, pairs of captions and pictures;
+and → files of tasks: public benchmarks.
 """
 
 from __future__ import annotations
 
+from gen2real.imagesets.importers.benchmarks import BENCHMARKS as BENCHMARKS
+from gen2real.imagesets.importers.benchmarks import ImportedBenchmark as ImportedBenchmark
+from gen2real.imagesets.importers.benchmarks import import_benchmark as import_benchmark
 from gen2real.imagesets.importers.caption_pairs import import_pairs as import_pairs
 from gen2real.imagesets.importers.coco import import_coco as import_coco
 from gen2real.imagesets.importers.coop import COOP_DATASETS as COOP_DATASETS

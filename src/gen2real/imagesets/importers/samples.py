@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from gen2real.errors import ImageSetError
 from gen2real.imagesets.decoding import Policy, check_policy
@@ -16,15 +16,20 @@ from gen2real.imagesets.json_lines import Fault, MissingPicture
 
 Order = Literal["image-first", "text-first", "drawn", "both"]
 _SHOWN = 20
+Sample = TypeVar("Sample")
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A sample that cannot be used. why: as a person is told it. kind: what is counted."""
+    """A sample that is not written.
+
+    why: as a person is told it. kind: what is counted. meant: it is none that could be used, and no fault of the file.
+    """
 
     id: str
     why: str
     kind: str
+    meant: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,19 +61,42 @@ def write_samples(out: str | Path, found: Iterable[Interleaved | LeftOut], *, on
 
     Raises: ImageSetError where `out` exists, for faults, and where nothing is left.
     """
+    out = new_file(out)
+    samples, counted = without_faults(found, out, on_fault)
+    write_interleaved(out, _with_own_ids(samples))
+    pictures = {picture for sample in samples for picture in sample.pictures}
+    return ImportedSamples(out, len(samples), len(pictures), counted)
+
+
+def new_file(out: str | Path) -> Path:
+    """The path of JSON Lines that are to be written. Raises: ImageSetError where it exists, or is called otherwise."""
     out = Path(out)
-    check_policy(on_fault)
     if out.exists():
         raise ImageSetError(f"{out} exists already. Choose another file with --out, or remove it first: rm {out}")
     if out.suffix != ".jsonl":
         raise ImageSetError(f"{out} is to be a file of JSON Lines; name it {out.with_suffix('.jsonl')}.")
-    samples: list[Interleaved] = []
-    faults: list[LeftOut] = []
+    return out
+
+
+def without_faults(
+    found: Iterable[Sample | LeftOut], out: Path, on_fault: Policy
+) -> tuple[list[Sample], dict[str, int]]:
+    """What can be used, in order, and why → how many were left out.
+
+    Args:
+        out: where it is to go, for messages. on_fault: "error" lists all that cannot be used; "skip" counts them.
+
+    Raises: ImageSetError for faults, and where nothing is left.
+    """
+    check_policy(on_fault)
+    samples: list[Sample] = []
+    missing: list[LeftOut] = []
     for one in found:
         if isinstance(one, LeftOut):
-            faults.append(one)
+            missing.append(one)
         else:
             samples.append(one)
+    faults = [one for one in missing if not one.meant]
     if faults and (on_fault == "error" or not samples):
         more = [f"  … and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else []
         advice = 'Mend them, or leave them out: on_fault="skip" (--on-fault skip).' if on_fault == "error" else ""
@@ -84,10 +112,7 @@ def write_samples(out: str | Path, found: Iterable[Interleaved | LeftOut], *, on
         )
     if not samples:
         raise ImageSetError(f"there is no sample to write to {out}.")
-    write_interleaved(out, _with_own_ids(samples))
-    pictures = {picture for sample in samples for picture in sample.pictures}
-    counted = Counter(one.kind for one in faults)
-    return ImportedSamples(out, len(samples), len(pictures), dict(sorted(counted.items())))
+    return samples, dict(sorted(Counter(one.kind for one in missing).items()))
 
 
 def document(id: str, text: str, pictures: Iterable[Path]) -> Interleaved:

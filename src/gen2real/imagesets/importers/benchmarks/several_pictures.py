@@ -1,0 +1,167 @@
+"""Benchmarks of more than one picture: Winoground, WebQA and DEMON."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from gen2real.errors import ImageSetError
+from gen2real.imagesets.importers.benchmarks.source import (
+    NotMeant,
+    Picture,
+    Row,
+    Rows,
+    Source,
+    json_lines,
+    rows,
+    text,
+    with_marks,
+)
+from gen2real.imagesets.importers.samples import read_json_of
+from gen2real.imagesets.json_lines import Fault, MissingPicture, PictureFiles
+
+_DEMON_MARK = re.compile(r"\{(?:image|table)#(\d+)\}")
+# Of these the options are pictures, and are not written out.
+_IMAGE_OPTIONS = ("Image A", "Image B", "Image C", "Image D")
+_NO_LETTERS = re.compile(r"[\W_]+")
+
+
+def winoground(source: Source) -> Rows:
+    """Thrush et al. 2022: two pictures and two captions a line of examples.jsonl."""
+
+    def make(one: Any) -> Row:
+        return {
+            "images": [source.picture(text(one[f"image_{number}"])) for number in (0, 1)],
+            "captions": [text(one[f"caption_{number}"]) for number in (0, 1)],
+            "category": one.get("collapsed_tag") or None,
+        }
+
+    return rows(((one.get("id"), one) for one in json_lines(source.file("examples.jsonl"))), make)
+
+
+def webqa(source: Source) -> Rows:
+    """Chang et al. 2022: questions with the sources that their answer rests on, which are their facts.
+
+    Pictures lie in imgs.tsv (an id and base64 a line; imgs.lineidx says where each begins), or as files named by id.
+    """
+    name = "train_val" if source.split in ("train", "val") else source.split
+    content = source.mapped(f"WebQA_{name}.json")
+    table = _WebPictures(source)
+
+    def make(one: Any) -> Row:
+        if "img_posFacts" not in one:
+            raise Fault("it does not say which sources are the right ones, as the test split does not")
+        seen = [{"image": table.find(fact), "text": _fact(fact)} for fact in one["img_posFacts"]]
+        read = [{"text": text(fact["fact"])} for fact in one["txt_posFacts"]]
+        return {
+            "question": _unquoted(one["Q"]),
+            "answers": [_unquoted(answer) for answer in one["A"]],
+            "facts": [*seen, *read],
+            "category": one.get("Qcate") or None,
+        }
+
+    wanted = {id: one for id, one in content.items() if one.get("split", source.split) == source.split}
+    if not wanted:
+        raise ImageSetError(f"WebQA_{name}.json has no question of the split {source.split!r}; another with --split.")
+    return rows(wanted.items(), make)
+
+
+def demon(source: Source) -> Rows:
+    """Li et al. 2024, DEMON: its questions with open answers, of one of its datasets or all."""
+    return _demon(source, "open-ended")
+
+
+def demon_choice(source: Source) -> Rows:
+    """DEMON's questions with options. An answer that names none counts as the option it is most like (`unread`)."""
+    return _demon(source, "multi-choice")
+
+
+def _demon(source: Source, wanted: Literal["open-ended", "multi-choice"]) -> Rows:
+    def make(one: tuple[Mapping[str, Any], PictureFiles, str, Mapping[str, Any]]) -> Row:
+        about, files, dataset, values = one
+        if about["question_type"] != wanted:
+            raise NotMeant(f"{about['question_type']} questions")
+        instance = values["task_instance"]
+        paths: dict[int, Picture] = {
+            number: files.find(name) for number, name in enumerate(instance["images_path"], start=1)
+        }
+        asked = f"{about['task_instruction'][int(values['task_instruction_id'])]}{instance['context']}"
+        (question,), shown = with_marks([text(asked)], _DEMON_MARK, paths)
+        # Pictures that the text does not name stand before it.
+        before = [path for path in paths.values() if path not in shown]
+        row = {
+            "images": [*before, *shown],
+            "question": "<image>\n" * len(before) + question,
+            "category": dataset,
+        }
+        response = text(str(values["response"]))
+        if wanted == "open-ended":
+            return {**row, "answer": response}
+        options = [text(option) for option in instance.get("choice_list") or _IMAGE_OPTIONS]
+        return {**row, "options": options, "answer": _place(response, options), "unread": "nearest"}
+
+    def every() -> Iterator[tuple[str, tuple[Mapping[str, Any], PictureFiles, str, Mapping[str, Any]]]]:
+        for file in source.files(f"{source.split}.json"):
+            content = read_json_of(file, source.layout)
+            try:
+                about, listed = content["metadata"], content["data"]
+                dataset = str(about["dataset"])
+            except (KeyError, TypeError) as error:
+                raise ImageSetError(f"{file} has no {error}. It is to be of {source.layout}.") from error
+            files = PictureFiles(file.parent / "images")
+            for values in listed:
+                yield f"{dataset}-{values.get('sample_id')}", (about, files, dataset, values)
+
+    return rows(every(), make)
+
+
+class _WebPictures:
+    """WebQA's pictures, by a source's id."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.table = source.optional("imgs.tsv")
+        self.begins: list[int] = []
+        if self.table is not None:
+            self.begins = [int(line) for line in source.file("imgs.lineidx").read_text().split()]
+
+    def find(self, fact: Mapping[str, Any]) -> Picture:
+        id = int(fact["image_id"])
+        if self.table is None:
+            return self.source.picture(str(id))
+        # Ids begin at 30,000,000, so the last seven digits are the line.
+        line = id % 10_000_000
+        if line >= len(self.begins):
+            raise MissingPicture(f"imgs.lineidx has no line {line} for the picture {id}")
+        return _content(self.table, self.begins[line], id)
+
+
+def _content(table: Path, begin: int, id: int) -> bytes:
+    with table.open("rb") as stream:
+        stream.seek(begin)
+        found, _, content = stream.readline().strip().partition(b"\t")
+    if found != str(id).encode():
+        raise MissingPicture(f"imgs.lineidx leads to {found[:20]!r} in {table}, not to the picture {id}")
+    return base64.b64decode(content)
+
+
+def _fact(fact: Mapping[str, Any]) -> str:
+    """What is known of a picture: its caption, else its title."""
+    return " ".join(text(fact.get("caption") or fact["title"]).split())
+
+
+def _unquoted(given: Any) -> str:
+    """Questions and answers stand in quotation marks."""
+    return text(text(given).strip('"'))
+
+
+def _place(response: str, options: list[str]) -> int:
+    """The place of the option that the right answer is, whatever its punctuation and case."""
+    plain = [_NO_LETTERS.sub(" ", option).strip().lower() for option in options]
+    said = _NO_LETTERS.sub(" ", response).strip().lower()
+    if plain.count(said) != 1:
+        raise Fault(f"the answer {response!r} is not one of {options}")
+    return plain.index(said)
