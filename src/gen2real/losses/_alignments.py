@@ -34,10 +34,10 @@ def check_lengths(name: str, table: Float[Tensor, "p n m"], lengths: Tensor) -> 
         )
 
 
-def portions(table: Float[Tensor, "p n m"], lengths: Int[Tensor, "p 2"], cells: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Some pairs at a time: on a CPU as many as have `cells` cells, which a core's cache should hold."""
-    if table.device.type != "cpu":
-        cells = 1 << 26
+def portions(table: Float[Tensor, "p n m"], lengths: Int[Tensor, "p 2"]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Some pairs at a time, so that many long ones need no more memory than their own tables."""
+    # On a CPU few enough for its cache, and so many that a diagonal is work enough for one operation.
+    cells = 1 << 19 if table.device.type == "cpu" else 1 << 26
     pairs = max(1, cells // max(1, table.shape[1] * table.shape[2]))
     yield from zip(table.split(pairs), lengths.split(pairs), strict=True)
 

@@ -22,7 +22,6 @@ from gen2real.losses._precision import outside_autocast, widen
 
 NORMALIZERS = ("paths", "none")
 DOMAINS = ("auto", "linear", "log")
-CELLS = 1 << 16
 
 
 @torch.no_grad()
@@ -79,7 +78,7 @@ def global_alignment_kernel(
     if len(phi) == 0:
         return phi.new_empty(0)
     in_logs = domain == "log" or (domain == "auto" and not countable(n, m, phi.dtype))
-    values = [_kernel(some, ends, bandwidth, in_logs) for some, ends in portions(phi, lengths, CELLS)]
+    values = [_kernel(some, ends, bandwidth, in_logs) for some, ends in portions(phi, lengths)]
     value = torch.cat(values)
     if normalize == "paths":
         of = (lengths[:, 0] - 1, lengths[:, 1] - 1)

@@ -13,7 +13,6 @@ from torch.autograd.function import once_differentiable
 from gen2real.losses._alignments import Sums, check_lengths, countable, last_places, portions
 from gen2real.losses._precision import outside_autocast, widen
 
-CELLS = 1 << 17
 
 
 @outside_autocast
@@ -64,7 +63,7 @@ class _SoftDTW(torch.autograd.Function):
         value = cost.new_empty(len(cost))
         share = torch.empty_like(cost) if ctx.needs_input_grad[0] else None
         begin = 0
-        for some, ends in portions(cost, lengths, CELLS):
+        for some, ends in portions(cost, lengths):
             here = slice(begin, begin + len(some))
             value[here] = -gamma * _log_sum(some / gamma, ends, None if share is None else share[here])
             begin = here.stop
