@@ -374,3 +374,27 @@ def test_mistakes_are_told(folder: Path) -> None:
     with pytest.raises(ModelError, match="searched by embeddings, and answering was given none"):
         _ = TaskInput(Answering(), path).searching
     assert not math.isnan(means(measure_task("yes-no", Answering("yes"), path))["accuracy"])
+
+
+def test_unread_choices_are_wrong_or_the_nearest(folder: Path) -> None:
+    line = {"question": "what?", "options": ["the red ball", "the blue car"], "answer": 1}
+    lines = [line, {**line, "unread": "nearest"}, {**line, "unread": "nearest"}]
+    found = measured(folder, measure_choice, lines, "some car", "some car", "?")
+    assert found.values["accuracy"].tolist() == [0, 1, 0]
+    assert found.details["unread"] == 2
+    with pytest.raises(ImageSetError, match="'unread' must be"):
+        measured(folder, measure_choice, [{**line, "unread": "near"}], "A")
+
+
+def test_rotations_of_a_choice_are_right_together(folder: Path) -> None:
+    def rotated(group: str, answer: int) -> dict[str, Any]:
+        return {"question": "what?", "options": ["x1", "y1"], "answer": answer, "group": group, "image": "1.png"}
+
+    alone = {"question": "what?", "options": ["l", "r"], "answer": 0}
+    lines = [rotated("5", 0), rotated("6", 0), rotated("5", 1), rotated("6", 1), alone]
+    found = measured(folder, measure_choice, lines, "A", "A", "B", "A", "A")
+    # The picture's four questions are one item of accuracy, the one without a picture another.
+    assert len(found.values["accuracy"]) == 2
+    assert means(found) == pytest.approx({"accuracy": 4 / 5, "circular_accuracy": 2 / 3})
+    assert found.values["circular_accuracy"].tolist() == [1, 0, 1]
+    assert list(measured(folder, measure_choice, lines[:2], "A", "A").values) == ["accuracy"]

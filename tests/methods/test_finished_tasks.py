@@ -142,6 +142,32 @@ def test_retrieval_is_by_its_own_embeddings_as_it_was_taught(place: Path, monkey
     assert {one.image for one in used} == {"last"}
 
 
+def test_answers_for_others_to_judge(place: Path, tuned: MultimodalModel) -> None:
+    lines = [
+        {"image": f"red/{n}.png", "question": f"is it {n}?", "benchmark": "mm-vet", "submission": {"id": f"v1_{n}"}}
+        for n in (0, 1)
+    ]
+    file = asks(place, "vet", *lines)
+    said = tuned.answer([place / "set" / line["image"] for line in lines], ["is it 0?", "is it 1?"], **DECODING)
+    done = gen2real_("answer", "tuned", file, "--out", "vet.json")
+    assert (done.code, done.err) == (0, "")
+    assert json.loads((place / "vet.json").read_text()) == {"v1_0": said[0], "v1_1": said[1]}
+    assert done.out.splitlines()[-1] == "vet.json: 2 answers, as mm-vet wants them"
+    done = gen2real_("answer", "tuned", file, "--out", "one.json", "--limit", 1, "--max-tokens", 9, "--json")
+    assert done.value == {"file": "one.json", "benchmark": "mm-vet", "answers": 1}
+    (longer,) = json.loads((place / "one.json").read_text()).values()
+    assert longer.startswith(said[0])
+    assert len(longer) > len(said[0])
+    for words, told in (
+        (("--out", "vet.json"), "vet.json exists already"),
+        (("--out", "vet.jsonl"), "are written as .json; name it vet.json"),
+        (("--out", "x.json", "--limit", 0), "--limit 0: give at least 1"),
+    ):
+        done = gen2real_("answer", "tuned", file, *words)
+        assert done.code == 2
+        assert told in " ".join(done.err.split())
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
