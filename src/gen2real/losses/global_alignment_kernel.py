@@ -17,6 +17,7 @@ from gen2real.losses._alignments import (
     last_places,
     log_alignments,
     portions,
+    side_by_side,
 )
 from gen2real.losses._precision import outside_autocast, widen
 
@@ -92,7 +93,7 @@ def _kernel(phi: Tensor, lengths: Tensor, bandwidth: float | int, in_logs: bool)
     pairs, n, m = phi.shape
     sums = Sums(n, m, pairs, phi, in_logs=in_logs)
     # φ / 2σ², with 2σ² = bandwidth² · (n + m)
-    factors = torch.mul(phi.permute(1, 2, 0), 1 / (bandwidth**2 * lengths.sum(dim=1).to(phi)), out=sums.cells)
+    factors = torch.mul(side_by_side(phi), 1 / (bandwidth**2 * lengths.sum(dim=1).to(phi)), out=sums.cells)
     if in_logs:
         # log κ = −φ_σ,  φ_σ = φ / 2σ² + log(2 − s)
         factors.add_(torch.log1p(-torch.expm1(-factors))).neg_()

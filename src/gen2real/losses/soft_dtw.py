@@ -10,9 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from gen2real.losses._alignments import Sums, check_lengths, countable, last_places, portions
+from gen2real.losses._alignments import Sums, check_lengths, countable, last_places, portions, side_by_side
 from gen2real.losses._precision import outside_autocast, widen
-
 
 
 @outside_autocast
@@ -61,11 +60,11 @@ class _SoftDTW(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, cost: Tensor, lengths: Tensor, gamma: float) -> Tensor:
         value = cost.new_empty(len(cost))
-        share = torch.empty_like(cost) if ctx.needs_input_grad[0] else None
+        share = cost.new_empty(cost.shape) if ctx.needs_input_grad[0] else None
         begin = 0
         for some, ends in portions(cost, lengths):
             here = slice(begin, begin + len(some))
-            value[here] = -gamma * _log_sum(some / gamma, ends, None if share is None else share[here])
+            value[here] = -gamma * _log_sum(side_by_side(some) / gamma, ends, None if share is None else share[here])
             begin = here.stop
         if share is not None:
             ctx.save_for_backward(share)
@@ -79,59 +78,55 @@ class _SoftDTW(torch.autograd.Function):
 
 
 def _log_sum(cost: Tensor, lengths: Tensor, share: Tensor | None) -> Tensor:
-    """log Σ_π exp(−Σ C) of each pair [P], and into `share` [P N M] each cell's part of that sum.
+    """log Σ_π exp(−Σ C) of each pair [P], for costs [N M P], and into `share` [P N M] each cell's part of that sum.
 
     With F_ij the sum over the alignments that end in a cell, its own cost included, and B_ij over those that begin
-    there, which are the F of both sequences backwards::
+    there, which is F of both sequences backwards::
 
         share_ij = F_ij · exp(C_ij) · B_ij / F_nm
     """
-    pairs, n, m = cost.shape
-    ragged = not bool((lengths == lengths.new_tensor([n, m])).all())
-    table = cost.permute(1, 2, 0)
-    if ragged:
-        table = table.masked_fill(~_within(lengths, n, m), 0)
-    in_logs = not _in_range(table)
+    n, m, pairs = cost.shape
+    beyond = _beyond(lengths, n, m)
+    if beyond is not None:
+        cost.masked_fill_(beyond, 0)
+    least, largest = (float(end) for end in cost.aminmax())
+    in_logs = not countable(n, m, cost.dtype, least=least, largest=largest)
     sums = Sums(n, m, pairs if share is None else 2 * pairs, cost, in_logs=in_logs)
     forth, back = sums.cells[..., :pairs], sums.cells[..., pairs:]
-    torch.neg(table, out=forth)
+    torch.neg(cost, out=forth)
     if share is not None:
-        back.copy_(_backwards(forth, lengths if ragged else None))
+        back.copy_(_backwards(forth, lengths, beyond))
     if not in_logs:
         sums.cells.exp_()
     sums.accumulate()
     total = forth[last_places(lengths)]
     if share is not None:
-        back = _backwards(back, lengths if ragged else None)
-        if in_logs:
-            parts = (table + forth).add_(back).sub_(total).exp_()
-        else:
-            parts = torch.exp(table).mul_(forth).div_(total).mul_(back)
-        if ragged:
-            parts.masked_fill_(~_within(lengths, n, m), 0)
-        share.copy_(parts.permute(2, 0, 1))
+        back = _backwards(back, lengths, beyond)
+        parts = (
+            cost.add_(forth).add_(back).sub_(total).exp_()
+            if in_logs
+            else cost.exp_().mul_(forth).div_(total).mul_(back)
+        )
+        if beyond is not None:
+            parts.masked_fill_(beyond, 0)
+        share.flatten(1).copy_(parts.flatten(0, 1).t())
     return total if in_logs else total.log()
 
 
-def _in_range(cost: Tensor) -> bool:
-    """Whether floats hold the sum over any alignments of exp(−Σ C), and every part of it."""
-    n, m, _ = cost.shape
-    least, largest = (float(end) for end in cost.aminmax())
-    return countable(n, m, cost.dtype, max(-least, largest))
+def _beyond(lengths: Tensor, n: int, m: int) -> Tensor | None:
+    """Which cells of a table [N M P] are beyond the lengths; None where none is."""
+    if bool((lengths == lengths.new_tensor([n, m])).all()):
+        return None
+    rows = torch.arange(n, device=lengths.device)[:, None] >= lengths[:, 0]
+    columns = torch.arange(m, device=lengths.device)[:, None] >= lengths[:, 1]
+    return rows[:, None] | columns[None]
 
 
-def _backwards(table: Tensor, lengths: Tensor | None) -> Tensor:
-    """Each pair's cells [N M P] from its last to its first; beyond its lengths they change places too."""
-    if lengths is None:
+def _backwards(table: Tensor, lengths: Tensor, beyond: Tensor | None) -> Tensor:
+    """Each pair's cells [N M P] from its last to its first; those beyond its lengths change places too."""
+    if beyond is None:
         return table.flip(0, 1)
     n, m, pairs = table.shape
     rows = (lengths[:, 0] - 1 - torch.arange(n, device=table.device)[:, None]) % n
     columns = (lengths[:, 1] - 1 - torch.arange(m, device=table.device)[:, None]) % m
     return table[rows[:, None], columns[None], torch.arange(pairs, device=table.device)]
-
-
-def _within(lengths: Tensor, n: int, m: int) -> Tensor:
-    """Which cells of a table [N M P] are within the lengths."""
-    rows = torch.arange(n, device=lengths.device)[:, None] < lengths[:, 0]
-    columns = torch.arange(m, device=lengths.device)[:, None] < lengths[:, 1]
-    return rows[:, None] & columns[None]
