@@ -220,7 +220,7 @@ class TestChoices:
             ["242", '"Is ""it""?"', "nan", "yes", "no", "", "", "A", "c", seen, ""],
         ]
         text = "\n".join([table, *("\t".join(row) for row in rows)]) + "\n"
-        source = files(tmp_path / "mmb", {"mmbench_dev_20230712.tsv": text})
+        source = files(tmp_path / "mmb", {"MMBench_DEV_EN.tsv": text})
         found = imported("mmbench", source)
         assert [(one.options, one.answer, one.group, one.category) for one in found] == [
             (("one", "two", "three"), 1, "241", "coarse"), (("two", "three", "one"), 0, "241", "coarse"),
@@ -370,6 +370,7 @@ class TestSeveralPictures:
                 "data": [
                     sample("Which is it?", "The b cat", ["0.jpg"], **two),
                     {**sample("Which?", "Image C.", ["0.jpg"]), "sample_id": 1},
+                    {**sample("Who? Choice List:['I', \"it's\"] Your answer is:", "I", ["0.jpg"]), "sample_id": 2},
                 ],
             },
         }
@@ -383,10 +384,11 @@ class TestSeveralPictures:
         assert found.pictures == tuple(demon / "AESOP" / "core" / "images" / name for name in ("0.jpg", "1.jpg"))
 
     def test_demon_choice(self, demon: Path) -> None:
-        first, second = imported("demon-choice", demon / "WebQA")
+        first, second, third = imported("demon-choice", demon / "WebQA")
         assert (first.options, first.answer, first.nearest) == (("The <b> cat.", "a dog"), 0, True)
         assert first.question == "<image>\nSee. Which is it?"
         assert (second.options[second.answer], len(second.options)) == ("Image C", 4)
+        assert (third.question, third.options, third.answer) == ("<image>\nSee. Who?", ("I", "it's"), 0)
         made = import_benchmark("demon-choice", demon, demon.parent / "all.jsonl")
         assert made.left_out == {"open-ended questions": 1}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import re
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,8 @@ from gen2real.imagesets.json_lines import Fault, MissingPicture, PictureFiles
 _DEMON_MARK = re.compile(r"\{(?:image|table)#(\d+)\}")
 # Of these the options are pictures, and are not written out.
 _IMAGE_OPTIONS = ("Image A", "Image B", "Image C", "Image D")
+# As its own README shows them; in the files they are a key of their own.
+_WRITTEN_OUT = re.compile(r"\s*Choice list:\s*(\[.*\])\s*\.?\s*Your answer is:\s*$", re.IGNORECASE | re.DOTALL)
 _NO_LETTERS = re.compile(r"[\W_]+")
 
 
@@ -88,7 +91,8 @@ def _demon(source: Source, wanted: Literal["open-ended", "multi-choice"]) -> Row
         paths: dict[int, Picture] = {
             number: files.find(name) for number, name in enumerate(instance["images_path"], start=1)
         }
-        asked = f"{about['task_instruction'][int(values['task_instruction_id'])]}{instance['context']}"
+        context, options = _without_options(instance["context"])
+        asked = f"{about['task_instruction'][int(values['task_instruction_id'])]}{context}"
         (question,), shown = with_marks([text(asked)], _DEMON_MARK, paths)
         # Pictures that the text does not name stand before it.
         before = [path for path in paths.values() if path not in shown]
@@ -100,7 +104,7 @@ def _demon(source: Source, wanted: Literal["open-ended", "multi-choice"]) -> Row
         response = text(str(values["response"]))
         if wanted == "open-ended":
             return {**row, "answer": response}
-        options = [text(option) for option in instance.get("choice_list") or _IMAGE_OPTIONS]
+        options = [text(option) for option in instance.get("choice_list") or options or _IMAGE_OPTIONS]
         return {**row, "options": options, "answer": _place(response, options), "unread": "nearest"}
 
     def every() -> Iterator[tuple[str, tuple[Mapping[str, Any], PictureFiles, str, Mapping[str, Any]]]]:
@@ -156,6 +160,12 @@ def _fact(fact: Mapping[str, Any]) -> str:
 def _unquoted(given: Any) -> str:
     """Questions and answers stand in quotation marks."""
     return text(text(given).strip('"'))
+
+
+def _without_options(context: str) -> tuple[str, list[str]]:
+    """A context, and the options that are written out at its end; none where there are none."""
+    found = _WRITTEN_OUT.search(context)
+    return (context[: found.start()], list(ast.literal_eval(found[1]))) if found else (context, [])
 
 
 def _place(response: str, options: list[str]) -> int:
