@@ -89,11 +89,16 @@ class Source:
         return content
 
     def picture(self, name: str) -> Path:
-        """The one picture whose path ends so, its suffix given or not. Raises: MissingPicture; Fault for several."""
+        """The picture with this path in the folder, else the one whose path ends so; its suffix given or not.
+
+        Raises: MissingPicture; Fault for several.
+        """
         for ending in (name, *(f"{name}{suffix}" for suffix in PICTURE_SUFFIXES)):
             parts = Path(ending).parts
             among = self._pictures.get(parts[-1], []) if parts else []
             found = [path for path in among if path.parts[-len(parts) :] == parts]
+            if Path(ending) in found:
+                return self.pictures / ending
             if len(found) > 1:
                 raise Fault(f"{len(found)} pictures are called {ending}: {found[0]}, {found[1]}")
             if found:
