@@ -102,11 +102,12 @@ def _log_sum(cost: Tensor, lengths: Tensor, share: Tensor | None) -> Tensor:
     total = forth[last_places(lengths)]
     if share is not None:
         back = _backwards(back, lengths, beyond)
-        parts = (
-            cost.add_(forth).add_(back).sub_(total).exp_()
-            if in_logs
-            else cost.exp_().mul_(forth).div_(total).mul_(back)
-        )
+        if in_logs:
+            # Results below the normal range cost exp five times as much; they end at its edge.
+            log_parts = cost.add_(forth).add_(back).sub_(total)
+            parts = log_parts.clamp_(min=math.log(torch.finfo(cost.dtype).tiny)).exp_()
+        else:
+            parts = cost.exp_().mul_(forth).div_(total).mul_(back)
         if beyond is not None:
             parts.masked_fill_(beyond, 0)
         share.flatten(1).copy_(parts.flatten(0, 1).t())
