@@ -469,8 +469,8 @@ class TestMistakes:
 
 
 def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
-    source = files(tmp_path / "wild", {"questions.jsonl": lines({"question_id": 3, "image": "1.jpg", "text": "x?",
-                                                                 "category": "conv"})})  # fmt: skip
+    asked = {"question_id": 3, "image": "1.jpg", "text": "x?", "category": "conv"}
+    source = files(tmp_path / "wild", {"questions.jsonl": lines(asked)})
     files(tmp_path / "elsewhere", {"1.jpg": None})
     (source / "images").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "back").symlink_to(source)
