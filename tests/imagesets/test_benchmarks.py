@@ -479,8 +479,8 @@ def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
 
 
 def test_the_command(tmp_path: Path) -> None:
-    one = {"image": "VizWiz_val_0.jpg", "question": "what?", "answers": [{"answer": "keys"}]}
-    source = files(tmp_path / "v", {"val.json": [one], "test.json": [{**one, "answers": []}]})
+    hidden = {"image": "VizWiz_val_0.jpg", "question": "what?"}
+    source = files(tmp_path / "v", {"val.json": [{**hidden, "answers": [{"answer": "keys"}]}], "test.json": [hidden]})
     photos = files(tmp_path / "photos", {"VizWiz_val_0.jpg": None})
     out = tmp_path / "v.jsonl"
     done = gen2real_("import", "benchmark", "vizwiz", source, "--out", out)
@@ -491,8 +491,6 @@ def test_the_command(tmp_path: Path) -> None:
         f"{out}: 1 items, 1 pictures", f"gen2real evaluate MODEL {out} --task questions",
     ]  # fmt: skip
     assert json.loads(out.read_text())["image"] == "photos/VizWiz_val_0.jpg"
-    del one["answers"]
-    files(source, {"test.json": [one]})
     words = ("import", "benchmark", "vizwiz", source, photos, "--split", "test", "--out", tmp_path / "t.jsonl")
     assert gen2real_(*words, "--json").value == {
         "file": str(tmp_path / "t.jsonl"), "benchmark": "vizwiz", "task": "questions", "items": 1, "pictures": 1,
