@@ -24,7 +24,7 @@ from gen2real.report.collapse import Told, collapse_of, ends_of_arms
 from gen2real.report.curves import joint_curves, loss_curve
 from gen2real.report.drawn import drawn_of
 from gen2real.report.further import counts, further
-from gen2real.report.measured_report import _figures
+from gen2real.report.measured_report import _figures, measured_comparison
 from gen2real.report.measured_rows import MeasuredRow, MeasureTable, Tables, of_comparison, of_readings
 from gen2real.report.thumbnails import Thumbnails
 
@@ -145,6 +145,17 @@ def test_arms_draw_side_by_side(measured: MeasuredRuns) -> None:
     assert found.arms == ["one", "two"]
     assert [one is not None for one in found.rows[0].after] == [True, True]
     assert [one is not None for one in found.rows[2].after] == [False, True]
+
+
+def test_an_arm_of_the_model_as_it_was_has_no_training_under_its_name(measured: MeasuredRuns, tmp_path: Path) -> None:
+    table = read_json(measured.joints / "table.json")
+    untrained = {**table["rows"][0], "arm": "as it was", "reading": "original"}
+    table["rows"] = [untrained, *table["rows"][:2]]
+    facts = measured_comparison(measured.joints, table)
+    assert facts["drawn"].arms == list(ARMS[:2])
+    assert [name for name, _ in facts["ends"].rows] == ["before training", *ARMS[:2]]
+    assert [panel["collapse"] is None for panel in facts["panels"]] == [True, False, False]
+    assert [panel["joint"] is None for panel in facts["panels"]] == [True, False, False]
 
 
 def _test(difference: float, spread: float = 0.01) -> PairedTest:

@@ -9,7 +9,7 @@ from typing import Any
 
 from gen2real.evaluation.statistics import Interval
 from gen2real.methods.measured import Measured
-from gen2real.methods.measured_findings import limitations, method_name, reading_name, sentence, verdict
+from gen2real.methods.measured_findings import BASELINES, limitations, method_name, reading_name, sentence, verdict
 from gen2real.methods.measures import Measure
 from gen2real.report.alignment import alignment_of
 from gen2real.report.arms import maps
@@ -94,6 +94,8 @@ def _page(
     thumbs = Thumbnails(budget=PICTURE_BUDGET)
     sets = list({(one["role"], one["manifest"]): one for arm in arms for one in arm.first.summary["sets"]}.values())
     pictures = SetPictures(sets)
+    # An arm that is the model as it was: how its run's training went is not told under its name.
+    trained = [arm for arm in arms if arm.reading not in BASELINES] if len(arms) > 1 else list(arms)
     panels = []
     for arm in arms:
         plane, summary = arm.first.plane(), arm.first.summary
@@ -101,9 +103,9 @@ def _page(
             {
                 "arm": arm,
                 "summary": summary,
-                "loss": loss_curve(arm.first.folder),
-                "joint": joint_curves(arm.first.folder),
-                "collapse": collapse_of(summary),
+                "loss": loss_curve(arm.first.folder) if arm in trained else None,
+                "joint": joint_curves(arm.first.folder) if arm in trained else None,
+                "collapse": collapse_of(summary) if arm in trained else None,
                 "alignment": alignment_of(summary, pictures, thumbs),
                 "maps": maps(plane, "alignment"),
                 "explained": float(plane["explained"].sum()) if plane else 0.0,
@@ -112,7 +114,7 @@ def _page(
         )
     measured = [arm for arm in arms if arm.measured]
     samples = _samples(arms, pictures, thumbs)
-    drawn = drawn_of([(arm.name, arm.first.folder, arm.first.summary) for arm in arms], thumbs)
+    drawn = drawn_of([(arm.name, arm.first.folder, arm.first.summary) for arm in trained], thumbs)
     facts = frame(
         title=title,
         lead=lead,
@@ -128,7 +130,7 @@ def _page(
         "panels": panels,
         "samples": samples,
         "drawn": drawn,
-        "ends": ends_of_arms([(arm.name, [one.summary for one in arm.results]) for arm in arms]),
+        "ends": ends_of_arms([(arm.name, [one.summary for one in arm.results]) for arm in trained]),
         "curves": scaling_curves(scaling),
         "scaling": [(one["arm"], one["size"], Measure(one["measure"]), Interval(**one["interval"])) for one in scaling],
         "sets": [set_name(one) for one in sets],
