@@ -149,14 +149,14 @@ def _soft_dtw(
             cost = leaf.square().sum(dim=2)[:, :, None] + there.square().sum(dim=2)[:, None] - 2 * product
         loss = soft_dtw(cost, lengths)
         loss.sum().backward()
-        return torch.cat([loss.detach().cpu(), leaf.grad.cpu().flatten()])
+        return loss.detach(), leaf.grad
 
     def theirs() -> Any:
         leaf = here.clone().requires_grad_()
         # Its function writes into the costs: they must not be a leaf.
         loss = SoftDTWLossPyTorch()(leaf, right) if form == "sequences" else _SoftDTWLossPyTorch.apply(1 * leaf, 1.0)
         loss.sum().backward()
-        return torch.cat([loss.detach(), leaf.grad.flatten()])
+        return loss.detach(), leaf.grad
 
     what = "soft-dtw" if form == "sequences" else f"soft-dtw of costs × {scale:g}"
     return {"what": what, "pairs": pairs, "length": length, "dim": 64}, ours, theirs
@@ -167,9 +167,9 @@ def compare(
 ) -> dict[str, Any]:
     """Both arms in turns after one unmeasured round, which compiles and must give equal numbers."""
     row: dict[str, Any] = {**name, "load_before": round(os.getloadavg()[0], 2)}
-    found = ours().cpu()
+    found = _numbers(ours())
     if theirs is not None:
-        expected = theirs().cpu()
+        expected = _numbers(theirs())
         row["largest_difference"] = float((found - expected).abs().max())
         # As tslearn has it in float32: relative to the largest number.
         tolerance = 1e-10 if name["what"] == "kernel" else 1e-4 * float(expected.abs().max())
@@ -187,6 +187,12 @@ def compare(
     if theirs is not None:
         row["times"] = {key: row["tslearn"][key] / row["ours"][key] for key in ("seconds", "cpu_seconds")}
     return row
+
+
+def _numbers(found: Any) -> Any:
+    import torch
+
+    return torch.cat([part.cpu().flatten() for part in (found if isinstance(found, tuple) else (found,))])
 
 
 def _timed(work: Callable[[], Any], device: str) -> tuple[float, float]:

@@ -91,12 +91,12 @@ def anti_diagonals(table: Float[Tensor, "n m p"]) -> list[Tensor]:
     n, m, pairs = table.shape
     row, column, own = table.stride()
     begin = table.storage_offset()
-    views = []
-    for d in range(n + m - 1):
-        first = max(0, d - m + 1)
-        cells = min(d, n - 1) - first + 1
-        views.append(table.as_strided((cells, pairs), (row - column, own), begin + first * row + (d - first) * column))
-    return views
+    # The first cells lie along the first row and then down the last column.
+    turn = begin + (m - 1) * column
+    starts = [*range(begin, turn, column), *range(turn, turn + n * row, row)]
+    cells = [min(d + 1, n, m, n + m - 1 - d) for d in range(n + m - 1)]
+    steps = (row - column, own)
+    return [table.as_strided((k, pairs), steps, start) for k, start in zip(cells, starts, strict=True)]
 
 
 def countable(n: int, m: int, dtype: torch.dtype, *, least: float = 0.0, largest: float = 0.0) -> bool:
