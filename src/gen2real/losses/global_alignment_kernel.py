@@ -53,7 +53,7 @@ def global_alignment_kernel(
         normalize: "paths" (ours: the paper's range (0, 1] needs some), or "none", the sum itself. For
             K(x, y) / √(K(x, x) · K(y, y)) divide by "none" of each sequence with itself.
         domain: "linear" adds and multiplies, "log" has their logarithms; "auto" is "linear" as long as the
-            number of alignments is within the range of floats: N + M up to 100 in float32, 805 in float64.
+            number of alignments is within the range of floats: N + M up to 99 in float32, 803 in float64.
 
     Returns: [P], float32 (float64 for float64 distances). No gradient: it makes targets. `soft_dtw` has one.
 

@@ -89,6 +89,7 @@ def _log_sum(cost: Tensor, lengths: Tensor, share: Tensor | None) -> Tensor:
     beyond = _beyond(lengths, n, m)
     if beyond is not None:
         cost.masked_fill_(beyond, 0)
+    # Logarithms are always right, and take twice the time of sums.
     least, largest = (float(end) for end in cost.aminmax())
     in_logs = not countable(n, m, cost.dtype, least=least, largest=largest)
     sums = Sums(n, m, pairs if share is None else 2 * pairs, cost, in_logs=in_logs)
