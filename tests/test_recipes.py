@@ -300,23 +300,28 @@ def test_it_goes_round(world: World, tmp_path: Path, path: Path) -> None:
     drawn = {"source": names, "per_class": 2, "generators.0.steps": 1, "dtype": "float32"}
     drawn |= {"generators.0.name": world.generator}
     taught = {key: world.changes[key] for key in ("encoder.name", "data.evaluation", "training.steps")}
-    parts = {"joint": joint, "drawn": drawn, "drawn by the tuned": drawn}
+    steps = {"drawn", "drawn by the tuned", "drawn by the tuned, decoded"}
+    parts = {"joint": joint, "joint, decoded": joint, **dict.fromkeys(steps, drawn)}
     config = load_comparison(path)
     changes = {f"arms.{arm}.set.{key}": value for arm in config.arms for key, value in parts.get(arm, taught).items()}
     overrides = [f"{key}={value}" for key, value in changes.items()] + [f"output={tmp_path / 'out'}", "seeds=[0]"]
     table = compare(load_recipe(path, {"compare": CompareConfig}, overrides), quiet=True)  # type: ignore[arg-type]
     assert isinstance(table, MeasuredTable)
     rows = {row.arm: row for row in table.rows}
-    assert set(config.arms) - set(rows) == {"drawn", "drawn by the tuned"}
+    assert set(config.arms) - set(rows) == steps
     assert not rows["joint"].measures
     recipes = {arm: read_json(tmp_path / "out" / row.runs[0] / "recipe.json") for arm, row in rows.items()}
-    joint_run = str(tmp_path / "out" / rows["joint"].runs[0])
-    tuned = {arm for arm, one in recipes.items() if one.get("encoder", {}).get("name") == joint_run}
+    joint_run, decoded_run = (str(tmp_path / "out" / rows[arm].runs[0]) for arm in ("joint", "joint, decoded"))
+    begun = {arm: one.get("encoder", {}).get("name") for arm, one in recipes.items()}
+    tuned, decoded = ({arm for arm, name in begun.items() if name == run} for run in (joint_run, decoded_run))
     assert tuned == {"tuned CLIP", "tuned CLIP, zero-shot", "whole circle"}
-    learnt = {arm: one["data"]["generated"][0]["path"] for arm, one in recipes.items() if arm != "joint"}
+    assert decoded == {"tuned CLIP, decoded", "whole circle, decoded"}
+    learnt = {arm: one["data"]["generated"][0]["path"] for arm, one in recipes.items() if "data" in one and
+              "generated" in one["data"]}  # fmt: skip
     assert learnt["whole circle"] == learnt["tuned generator"] != learnt["untuned circle"] == learnt["tuned CLIP"]
     by = {arm: ImageSet.read(learnt[arm]).table.column("generator")[0].as_py() for arm in learnt}
     assert (by["untuned circle"], by["whole circle"]) == (str(world.generator), joint_run)
+    assert by["whole circle, decoded"] == decoded_run
     assert set(rows["whole circle"].tests) == {"zero-shot", "untuned circle"}
 
 
