@@ -16,7 +16,7 @@ from sugar_world import make_world, sugar_config
 from torch import Tensor
 
 from gen2real import methods
-from gen2real.errors import ImageSetError
+from gen2real.errors import ImageSetError, RecipeError
 from gen2real.files import read_tensors
 from gen2real.imagesets.interleaved import Interleaved, Turn, slices, write_interleaved
 from gen2real.methods import rehearsal
@@ -48,7 +48,7 @@ def done(root: Path) -> Measured:
                 "asked": {"task": "questions", "path": str(root / "asked.jsonl")},
                 "found": {"task": "retrieval", "path": str(root / "colours")},
             },
-            rag={"knowledge": str(root / "known.jsonl"), "counts": [1]},
+            rag={"own": {"knowledge": str(root / "known.jsonl"), "counts": [1], "template": "reference"}},
         ),
         quiet=True,
     )
@@ -95,7 +95,7 @@ def test_adapters_and_head_are_all_that_changes(root: Path, done: Measured) -> N
 
 
 def test_the_result_has_every_reading_and_task(root: Path, done: Measured) -> None:
-    assert list(done.readings) == ["base", "tuned", "rag_1"]
+    assert list(done.readings) == ["base", "tuned", "own_1"]
     assert done.headline == "tuned"
     assert done.summary["pictures"] == {"samples": 7, "in samples": 5, "evaluation": 2 + 8}
     assert done.measures("tuned") == done.measures("base")
@@ -103,8 +103,8 @@ def test_the_result_has_every_reading_and_task(root: Path, done: Measured) -> No
         done.measures("tuned")
     )
     # A lookup changes what is answered, not what is found.
-    assert done.measures("rag_1") == ["asked_accuracy"]
-    assert done.readings["rag_1"]["details"]["asked"]["looked_up"]["entries"] == 3
+    assert done.measures("own_1") == ["asked_accuracy"]
+    assert done.readings["own_1"]["details"]["asked"]["looked_up"]["entries"] == 3
     roles = [(one["role"], one.get("file", "colours")) for one in done.summary["sets"]]
     assert roles == [
         ("trained on", "train.jsonl"),
@@ -113,7 +113,7 @@ def test_the_result_has_every_reading_and_task(root: Path, done: Measured) -> No
         ("looked up", "known.jsonl"),
     ]
     (sample, _) = [one for one in done.summary["samples"] if one["question"] == "what colour?"]
-    assert set(sample["captions"]) == {"base", "tuned", "rag_1"}
+    assert set(sample["captions"]) == {"base", "tuned", "own_1"}
 
 
 def test_what_was_measured_is_what_is_loaded(root: Path, done: Measured) -> None:
@@ -403,6 +403,14 @@ def test_data_is_looked_at_before_anything_is_trained(root: Path, tmp_path: Path
         )
 
 
+def test_a_lookup_names_tasks_that_it_can_help(root: Path, tmp_path: Path) -> None:
+    asked = {"task": "questions", "path": str(root / "asked.jsonl")}
+    found = {"task": "retrieval", "path": str(root / "colours")}
+    rag = {"own": {"knowledge": str(root / "known.jsonl"), "tasks": ["found"]}}
+    with pytest.raises(RecipeError, match="'found' is no task of questions in evaluation; those are: asked"):
+        sugar_config(root, tmp_path / "run", evaluation={"asked": asked, "found": found}, rag=rag)
+
+
 def test_fewer_samples_are_part_of_more(root: Path, tmp_path: Path) -> None:
     found = []
     for count in (2, 5):
@@ -421,7 +429,7 @@ def test_a_dry_run_counts_updates_answers_and_slices(
         tmp_path / "run",
         training={"epochs": 3, "batch_size": 4},
         evaluation={"asked": {"task": "questions", "path": str(root / "asked.jsonl")}},
-        rag={"knowledge": str(root / "known.jsonl"), "counts": [1, 3]},
+        rag={"own": {"knowledge": str(root / "known.jsonl"), "counts": [1, 3]}},
     )
     found = estimate(settings)
     # Two questions, asked of the model before and after, and with one and three entries looked up.

@@ -119,9 +119,9 @@ def prepare(config: SugarConfig) -> SugarTuning:
     data = SugarData(config.data, model, seed=config.seed)
     for task in config.evaluation.values():
         refuse_leaked_files(task.path, data.pictures)
-    if config.rag is not None:
+    for rag in config.rag.values():
         # Its faults are told before the training, not after it.
-        read_entries(config.rag.knowledge)
+        read_entries(rag.knowledge)
     one, lora = config.discriminative, config.lora
     make_trainable(
         model, rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, targets=lora.targets, projector="frozen"
@@ -169,7 +169,7 @@ def _conclude(folder: RunFolder, tuning: SugarTuning, report: FitReport) -> Meas
     readings, samples, items = measure(config, tuning.model, tuning.untrained)
     sets = [("trained on", source.path) for source in data.sources]
     sets += [("measured on", task.path) for task in config.evaluation.values()]
-    sets += [("looked up", config.rag.knowledge)] if config.rag is not None else []
+    sets += [("looked up", path) for path in dict.fromkeys(rag.knowledge for rag in config.rag.values())]
 
     def save(findings: str) -> None:
         made_by = provenance(folder, config, sets)

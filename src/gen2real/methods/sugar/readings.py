@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gen2real.evaluation.rag import EncoderRetriever, OwnRetriever, Rag, Retriever, read_entries
+from gen2real.evaluation.rag import EncoderRetriever, OwnRetriever, Rag, Retriever, Template, read_entries
 from gen2real.evaluation.tasks import TaskScores, measure_task
 from gen2real.methods.measured import Reading
-from gen2real.methods.sugar.settings import RagSettings, SugarConfig
+from gen2real.methods.sugar.settings import LOOKED_UP, RagSettings, SugarConfig
 from gen2real.models.dual_encoder import load_dual_encoder
 from gen2real.models.embedder import Embedder
 from gen2real.models.multimodal import MultimodalModel
 
 _SAMPLES = 12
-LOOKED_UP = ("questions", "yes-no", "choice", "knowledge")
-"""Tasks of questions, before which what was looked up is put."""
-
 _ANSWERED = (*LOOKED_UP, "captioning", "position")
 
 
@@ -36,13 +33,23 @@ def measure(
     with untrained():
         readings = {"base": asking.read("base", "the model before this training, its hidden states as embeddings")}
     readings["tuned"] = asking.read("tuned", "the tuned model")
-    if config.rag is not None:
-        lookup = Rag(read_entries(config.rag.knowledge), _retriever(config.rag, asking), threshold=config.rag.threshold)
-        for count in config.rag.counts:
-            by = "its own embeddings" if config.rag.retriever is None else config.rag.retriever
+    for name, rag in config.rag.items():
+        lookup = Rag(
+            read_entries(rag.knowledge), _retriever(rag, asking), threshold=rag.threshold, template=_template(rag)
+        )
+        for count in rag.counts:
+            by = "its own embeddings" if rag.retriever is None else rag.retriever
             meaning = f"the tuned model, with the {count} most similar questions and answers found by {by}"
-            readings[f"rag_{count}"] = asking.read(f"rag_{count}", meaning, lookup.with_count(count))
+            reading = f"{name}_{count}"
+            readings[reading] = asking.read(reading, meaning, looked_up(config, rag), lookup.with_count(count))
     return readings, asking.samples, asking.items
+
+
+def looked_up(config: SugarConfig, rag: RagSettings) -> list[str]:
+    """The names of the tasks that a lookup is read of."""
+    if rag.tasks is not None:
+        return list(rag.tasks)
+    return [name for name, task in config.evaluation.items() if task.task in LOOKED_UP]
 
 
 class _Asking:
@@ -63,14 +70,14 @@ class _Asking:
         """What readings said to the first questions of each task, side by side."""
         return list(self._samples.values())
 
-    def read(self, name: str, meaning: str, lookup: Rag | None = None) -> Reading:
-        """One reading of every task; with a lookup, of those that it can help."""
+    def read(self, name: str, meaning: str, only: Collection[str] | None = None, lookup: Rag | None = None) -> Reading:
+        """One reading of every task, or of some by name, with a lookup."""
         values: dict[str, npt.NDArray[np.float64]] = {}
         details: dict[str, Any] = {}
         notes: dict[str, None] = {}
         tasks, items = self.config.evaluation, 0
         for task, settings in tasks.items():
-            if lookup is not None and settings.task not in LOOKED_UP:
+            if only is not None and task not in only:
                 continue
             scores = measure_task(
                 settings.task,
@@ -105,6 +112,11 @@ class _Asking:
                 },
             )
             told["captions"][reading] = one["answer"]
+
+
+def _template(settings: RagSettings) -> str | Template:
+    given = settings.template
+    return given if isinstance(given, str) else Template(given.entry, given.whole)
 
 
 def _retriever(settings: RagSettings, asking: _Asking) -> Retriever:

@@ -16,7 +16,7 @@ from gen2real.methods.settings import SourceSettings
 from gen2real.methods.sugar import algorithm as sugar
 from gen2real.methods.sugar.data import SugarData
 from gen2real.methods.sugar.labels import Teachers
-from gen2real.methods.sugar.readings import LOOKED_UP
+from gen2real.methods.sugar.readings import looked_up
 from gen2real.methods.sugar.settings import SugarConfig, TaskSettings
 
 
@@ -27,7 +27,7 @@ def rehearse(config: SugarConfig, folder: Path, updates: int) -> Rehearsal:
     data = config.data.model_copy(update={"train": parts})
     training = short_training(config.training, updates)
     short = config.model_copy(
-        update={"output": folder / "run", "data": data, "training": training, "evaluation": {}, "rag": None}
+        update={"output": folder / "run", "data": data, "training": training, "evaluation": {}, "rag": {}}
     )
     tuning = sugar.prepare(short)
     device = PartialState().device
@@ -71,8 +71,8 @@ def rehearse(config: SugarConfig, folder: Path, updates: int) -> Rehearsal:
 def _asked(config: SugarConfig) -> int:
     """How many answers or embeddings all readings take, one an item."""
     found = 0
-    for task in config.evaluation.values():
-        lookups = len(config.rag.counts) if config.rag is not None and task.task in LOOKED_UP else 0
+    for name, task in config.evaluation.items():
+        lookups = sum(len(rag.counts) for rag in config.rag.values() if name in looked_up(config, rag))
         found += _items(task) * (2 + lookups)
     return found
 

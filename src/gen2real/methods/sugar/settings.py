@@ -30,6 +30,9 @@ TaskName = Literal[
     "winoground",
 ]
 
+LOOKED_UP: tuple[TaskName, ...] = ("questions", "yes-no", "choice", "knowledge")
+"""Tasks of questions, before which what was looked up is put."""
+
 
 class SequenceData(Config):
     """Interleaved samples to learn from: JSON Lines as `gen2real import` writes them."""
@@ -83,7 +86,7 @@ class DiscriminativeSettings(Config):
     form: Literal["structure", "infonce"] = Field(
         "structure",
         description="structure (paper, equation 3); infonce, the rival: a sample is cut between a picture and a text, "
-        "and each half is to find the other among all halves of the batch",
+        "and each half is to find the other among the other side's halves of the batch",
     )
     scale: Literal["mean", "rows"] = Field(
         "mean", description="mean (ours): 1/n², whatever the batch; rows: 1/n as printed, which grows with n"
@@ -113,11 +116,26 @@ class TaskSettings(Config):
     limit: int | None = Field(None, ge=1, description="the first so many")
 
 
+class TemplateSettings(Config):
+    """How what was found is put before a question (`evaluation/rag.py`)."""
+
+    entry: str = Field(description="of each, {question} and {answer}")
+    whole: str = Field(description="{found}, the entries, the most similar last, and {question}, what is asked")
+
+
 class RagSettings(Config):
     """Retrieval-augmented answers in evaluation, by the model's own embeddings."""
 
     knowledge: RecipePath = Field(description="JSON Lines of questions with answers: what is looked up")
-    counts: tuple[int, ...] = Field((1, 3), min_length=1, description="k, a reading each; k = 0 is the plain reading")
+    counts: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (1, 3), min_length=1, description="k, a reading each; k = 0 is the plain reading"
+    )
+    tasks: tuple[str, ...] | None = Field(
+        None, description="names of `evaluation` that it is read of; None: all of questions"
+    )
+    template: Literal["exemplar", "reference"] | TemplateSettings = Field(
+        "exemplar", description="exemplar (ours): question and answer as an example; reference: the paper's for FVQA"
+    )
     threshold: float | None = Field(None, ge=-1, le=1, description="less similar ones are left out; None: none is")
     retriever: RecipeName | None = Field(
         None, description="a dual encoder in place of the model's own embeddings: the control"
@@ -139,7 +157,9 @@ class SugarConfig(Config):
     evaluation: dict[str, TaskSettings] = Field(
         {}, description="by a name of your own, which stands before the measures' where there are several tasks"
     )
-    rag: RagSettings | None = None
+    rag: dict[str, RagSettings] = Field(
+        {}, description="by a name of your own: with `own`, readings own_1 and own_3 stand beside the plain one"
+    )
     decoding: DecodingSettings = DecodingSettings()
     optimizer: OptimizerSettings = OptimizerSettings(lr=1e-4, head_lr=1e-4, weight_decay=0.0)
     schedule: ScheduleSettings = ScheduleSettings(warmup_fraction=0.03)
@@ -149,6 +169,13 @@ class SugarConfig(Config):
 
     @model_validator(mode="after")
     def _settings_that_agree(self) -> SugarConfig:
+        for name, rag in self.rag.items():
+            able = [own for own, task in self.evaluation.items() if task.task in LOOKED_UP]
+            if unable := [task for task in rag.tasks or () if task not in able]:
+                raise ValueError(
+                    f"rag.{name}.tasks: {unable[0]!r} is no task of questions in evaluation; those are: "
+                    f"{', '.join(able) or 'none'}"
+                )
         if self.model.dtype != "float32" and self.training.precision == "float32":
             raise ValueError(
                 "model.dtype: bfloat16 is trained in mixed precision; set training.precision=bfloat16 (or auto)"
