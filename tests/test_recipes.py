@@ -17,6 +17,7 @@ from gen2real.errors import RecipeError
 from gen2real.files import read_json
 from gen2real.generation import GenerateConfig, generate
 from gen2real.imagesets import ImageSet
+from gen2real.imagesets.interleaved import Interleaved, Turn, write_interleaved
 from gen2real.methods import CONFIGS, run
 from gen2real.methods.measured import Measured
 from gen2real.methods.result import Result
@@ -45,6 +46,7 @@ CAPTIONERS = [path for path in TRAININGS if METHOD[path] == "captioning"]
 MULTIMODAL = [path for path in TRAININGS if METHOD[path] == "multimodal"]
 ALIGNMENTS = [path for path in TRAININGS if METHOD[path] == "gmail"]
 JOINT = [path for path in TRAININGS if METHOD[path] == "unidiff"]
+SUGARS = [path for path in TRAININGS if METHOD[path] == "sugar"]
 CIRCLES = [path for path in COMPARISONS if path.stem.endswith("-circle")]
 COMPARED = {path: METHOD[(path.parent / read_recipe(path).values["recipe"]).resolve()] for path in COMPARISONS}
 
@@ -132,13 +134,18 @@ def test_its_top_says_command_hardware_time_and_result(path: Path) -> None:
 @pytest.mark.parametrize("path", RECIPES, ids=named)
 def test_its_command_asks_for_what_the_recipe_leaves_open(path: Path) -> None:
     said = header(path)
-    given = re.findall(r"--set (\S+?)='?(\[?[\w.-]+\]?)'?(?:\s|$)", said)
+    given = re.findall(r"--set (\S+?)='?(\[?[\w.,-]+\]?)'?(?:\s|$)", said)
     types = {**CONFIGS, "compare": CompareConfig, "generate": GenerateConfig}
     config: Any = load_recipe(path, types, [f"{key}={value}" for key, value in given])
     if path in JOINT:
         assert config.data.pictures
         if "pictures" not in read_recipe(path).values["data"]:
             with pytest.raises(RecipeError, match=r"data\.pictures: missing"):
+                load_recipe(path, types)
+    elif path in SUGARS:
+        assert config.data.train
+        if "train" not in read_recipe(path).values["data"]:
+            with pytest.raises(RecipeError, match=r"data\.train: missing"):
                 load_recipe(path, types)
     elif path in TRAININGS and getattr(config.data, "train_on", None) == "real":
         assert config.data.real
@@ -202,6 +209,40 @@ def test_it_answers_after_a_step(world: World, tmp_path: Path, path: Path) -> No
     assert list(result.readings) == ["baseline", "f_r", "f_g"]
     assert "cider" in result.measures("f_r")
     assert load_multimodal(tmp_path / "run").made_by["recipe"]["method"] == "multimodal"
+
+
+def taught_and_asked(world: World, root: Path) -> dict[str, Any]:
+    """What a user brings for Sugar: samples, a model, teachers, and pictures to find."""
+    learnt, clip = ImageSet.read(world.root / "generated"), world.root / "clip"
+    samples = [
+        Interleaved(name, (Turn((picture, f" {captions[0]}. It is plain.")),))
+        for name, picture, captions in zip(learnt.ids, learnt.paths, learnt.captions, strict=True)
+    ]
+    write_interleaved(root / "samples.jsonl", samples)
+    return {
+        "model.name": tiny_llava(root / "llava", clip),
+        "data.train": f"[{root / 'samples.jsonl'}]",
+        "data.max_length": "null",
+        "teachers": f"{{joint: {clip}}}",
+        "evaluation": f"{{found: {{task: retrieval, path: {world.root / 'real'}}}}}",
+        "training.steps": 1,
+        "training.batch_size": 4,
+    }
+
+
+@pytest.mark.parametrize("path", SUGARS, ids=named)
+def test_it_answers_and_embeds_after_a_step(world: World, tmp_path: Path, path: Path) -> None:
+    changes = {**taught_and_asked(world, tmp_path), "output": tmp_path / "run"}
+    if "rag" in read_recipe(path).values:
+        changes["rag"] = "{}"
+    result = run(load_recipe(path, CONFIGS, [f"{key}={value}" for key, value in changes.items()]), quiet=True)
+    assert isinstance(result, Measured)
+    assert result.summary["cost"]["updates"] == 1
+    assert list(result.readings) == ["base", "tuned"]
+    assert "text_to_image_recall@1" in result.measures("tuned")
+    tuned = load_multimodal(tmp_path / "run")
+    assert tuned.head is not None
+    assert tuned.made_by["recipe"]["method"] == "sugar"
 
 
 @pytest.mark.parametrize("path", CLASSIFIERS, ids=named)
