@@ -52,6 +52,7 @@ COMMANDS = {
     "import llava SOURCE FOLDER": ["--json", "--on-fault", "--out"],
     "import mmc4 SOURCE FOLDER": ["--json", "--min-similarity", "--on-fault", "--out", "--place"],
     "import pairs IMAGE_SET": ["--json", "--order", "--out", "--seed"],
+    "import questions SOURCE": ["--json", "--out", "--seed", "--set", "--turns"],
     "import table SOURCE": [
         *IMPORTS, "--caption-column", "--label-column", "--names", "--path-column", "--root",
     ],

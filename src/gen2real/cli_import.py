@@ -270,6 +270,23 @@ def pairs(
 
 
 @imports.command
+def questions(
+    source: Annotated[Path, Parameter(help="JSON Lines: image, question, answers or answer")],
+    /,
+    *,
+    out: Samples,
+    image_set: Annotated[Path | None, Parameter(name="--set", help="whose pictures' ids the file names")] = None,
+    turns: Annotated[int | None, Parameter(help="of a picture's questions at most so many [default: all]")] = None,
+    seed: Annotated[int, Parameter(help="of the questions that are drawn")] = 0,
+    json: Json = False,
+) -> None:
+    """Samples to learn from: questions about pictures, with answers."""
+    from gen2real.imagesets.importers import import_questions
+
+    _report_samples(import_questions(source, out, image_set=image_set, turns=turns, seed=seed), json)
+
+
+@imports.command
 def benchmark(
     name: Annotated[str, Parameter(help="which one; see above")],
     source: Annotated[Path, Parameter(help="the folder with its files, as it is published")],

@@ -20,6 +20,7 @@ from gen2real.imagesets import (
     import_llava,
     import_mmc4,
     import_pairs,
+    import_questions,
     import_vist,
     read_interleaved,
 )
@@ -260,6 +261,42 @@ class TestPairs:
             import_pairs(marked, tmp_path / "out.jsonl")
 
 
+class TestQuestions:
+    @pytest.fixture
+    def asked(self, photos: Path) -> Path:
+        lines: list[dict[str, Any]] = [
+            {"image": "photos/a.jpg", "question": f"number {number}?", "answers": ["one", "two", "two"]}
+            for number in range(5)
+        ]
+        lines.insert(2, {"image": "photos/c.png", "question": "what?", "answer": "a cup"})
+        (photos.parent / "asked.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        return photos.parent / "asked.jsonl"
+
+    def test_a_picture_s_questions_are_turns_of_one_conversation(self, photos: Path, asked: Path) -> None:
+        made = import_questions(asked, photos.parent / "out.jsonl")
+        assert (made.samples, made.pictures) == (2, 2)
+        first, second = read_interleaved(made.path)
+        before = Turn((photos / "a.jpg", "\nnumber 0?"), "two")
+        assert first == Interleaved("1", (before, *(Turn((f"number {n}?",), "two") for n in range(1, 5))))
+        assert second == Interleaved("3", (Turn((photos / "c.png", "\nwhat?"), "a cup"),))
+
+    def test_fewer_are_drawn_by_seed(self, photos: Path, asked: Path) -> None:
+        def turns(seed: int) -> list[str]:
+            made = import_questions(asked, photos.parent / f"{seed}.jsonl", turns=2, seed=seed)
+            return [turn.text for turn in read_interleaved(made.path)[0].turns]
+
+        drawn = {seed: turns(seed) for seed in range(4)}
+        assert all(len(own) == 2 and own[0].startswith("<image>\nnumber") for own in drawn.values())
+        assert len({tuple(own) for own in drawn.values()}) > 1
+
+    def test_mistakes(self, photos: Path, asked: Path) -> None:
+        with pytest.raises(ImageSetError, match="turns must be at least 1; got 0"):
+            import_questions(asked, photos.parent / "out.jsonl", turns=0)
+        asked.write_text(json.dumps({"image": "photos/a.jpg", "question": "is <image> red?", "answer": "no"}))
+        with pytest.raises(ImageSetError, match=r"1: questions and answers must be texts without the mark <image>"):
+            import_questions(asked, photos.parent / "out.jsonl")
+
+
 def test_the_commands(photos: Path) -> None:
     root = photos.parent
     said = talk(("human", "<image> what?"), ("gpt", "x"))
@@ -288,3 +325,7 @@ def test_the_commands(photos: Path) -> None:
     ImageSet.write(root / "set", [row], [])
     done = gen2real_("import", "pairs", root / "set", "--out", root / "pairs.jsonl", "--order", "both")
     assert done.out == f"{root / 'pairs.jsonl'}: 2 samples of 1 pictures\n"
+
+    (root / "asked.jsonl").write_text('{"image": "p", "question": "what?", "answer": "a toy"}')
+    done = gen2real_("import", "questions", root / "asked.jsonl", "--set", root / "set", "--out", root / "talk.jsonl")
+    assert done.out == f"{root / 'talk.jsonl'}: 1 samples of 1 pictures\n"

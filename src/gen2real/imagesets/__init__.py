@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gen2real.imagesets.importers import import_llava as import_llava
     from gen2real.imagesets.importers import import_mmc4 as import_mmc4
     from gen2real.imagesets.importers import import_pairs as import_pairs
+    from gen2real.imagesets.importers import import_questions as import_questions
     from gen2real.imagesets.importers import import_table as import_table
     from gen2real.imagesets.importers import import_vist as import_vist
     from gen2real.imagesets.importers import import_webdataset as import_webdataset
@@ -75,6 +76,7 @@ _WHERE = {
     "import_llava": "importers",
     "import_mmc4": "importers",
     "import_pairs": "importers",
+    "import_questions": "importers",
     "import_table": "importers",
     "import_vist": "importers",
     "import_webdataset": "importers",

@@ -1,5 +1,5 @@
 """Other layouts → image sets: folders, tables, COCO, CoOp's datasets, Hugging Face datasets, WebDataset tars;
-and → interleaved samples: LLaVA's conversations, MMC4, VIST, pairs of captions and pictures;
+and → interleaved samples: LLaVA's conversations, questions, MMC4, VIST, pairs of captions and pictures;
 and → files of tasks: public benchmarks.
 """
 
@@ -10,6 +10,7 @@ from gen2real.imagesets.importers.benchmarks import ImportedBenchmark as Importe
 from gen2real.imagesets.importers.benchmarks import import_benchmark as import_benchmark
 from gen2real.imagesets.importers.caption_pairs import import_pairs as import_pairs
 from gen2real.imagesets.importers.coco import import_coco as import_coco
+from gen2real.imagesets.importers.conversations import import_questions as import_questions
 from gen2real.imagesets.importers.coop import COOP_DATASETS as COOP_DATASETS
 from gen2real.imagesets.importers.coop import import_coop as import_coop
 from gen2real.imagesets.importers.huggingface import import_huggingface as import_huggingface
