@@ -124,3 +124,40 @@ def test_a_key_that_takes_no_run_is_named() -> None:
 def test_only_an_arm_that_others_start_from_may_be_measured_elsewhere() -> None:
     found = recipes({"a": {"set": {"data.evaluation": "generated"}}, "b": {"init": "a"}})
     assert found["a", 0].data.evaluation != found["b", 0].data.evaluation
+
+
+@pytest.mark.usefixtures("place")
+def test_a_picture_beside_json_lines_is_data_too(place: Path) -> None:
+    """Of what is learnt from, asked and looked up; a picture that no line names is not."""
+    (place / "sugar.yaml").write_text(
+        "method: sugar\noutput: unused\nmodel: {name: llava}\nteachers: {joint: clip}\n"
+        "data: {train: [learnt.jsonl]}\nevaluation: {twins: {task: winoground, path: twins.jsonl}}\n"
+        "rag: {own: {knowledge: known.jsonl}}\n"
+    )
+    for number in range(6):
+        (place / f"{number}.png").write_bytes(bytes([number]))
+    (place / "learnt.jsonl").write_text('{"text": "<image> a duck", "images": ["0.png"]}\n')
+    (place / "twins.jsonl").write_text('{"images": ["1.png", "2.png"], "captions": ["a", "b"]}\n')
+    facts = '"facts": [{"image": "../' + place.name + '/4.png", "text": "image"}]'
+    (place / "known.jsonl").write_text('{"image": "3.png", "question": "what?", "answer": "5.png", ' + facts + "}\n")
+
+    def folder() -> Path:
+        found: Path = recipes({"a": {}}, recipe="sugar.yaml", seeds=[0])["a", 0].output
+        return found
+
+    before = folder()
+    (place / "5.png").write_bytes(b"another")
+    assert folder() == before
+    seen = [before]
+    for number in range(5):
+        (place / f"{number}.png").write_bytes(b"another")
+        seen.append(folder())
+    # The two of a line changed places.
+    (place / "1.png").write_bytes(bytes([2]))
+    seen.append(folder())
+    (place / "4.png").unlink()
+    seen.append(folder())
+    assert len(set(seen)) == 8
+    (place / "twins.jsonl").write_text("{}\nno JSON\n")
+    with pytest.raises(RecipeError, match=r"(?s)arm a: twins\.jsonl: 1 line\(s\) cannot be used:.*line 2: not JSON"):
+        folder()

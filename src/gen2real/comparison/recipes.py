@@ -15,6 +15,7 @@ from gen2real.errors import Gen2RealError, RecipeError
 from gen2real.files import digest, sha256_of
 from gen2real.generation.settings import GenerateConfig
 from gen2real.imagesets import ImageSet
+from gen2real.imagesets.named_pictures import named_pictures
 from gen2real.methods import CONFIGS
 from gen2real.methods.settings import ClassificationConfig
 from gen2real.methods.soup import check_ingredients
@@ -67,10 +68,15 @@ def evaluation_of(recipe: Any) -> Path | None:
 
 
 class Contents:
-    """What lies behind the paths of recipes, each looked at once: a set made anew under its old name is another one."""
+    """What lies behind the paths of recipes, each looked at once: a set made anew under its old name is another one.
+
+    An image set keeps its pictures' hashes in its manifest. A JSON Lines file does not: the pictures that it names are
+    read here, each once for a whole comparison, which is less than any of its runs does when it checks them.
+    """
 
     def __init__(self) -> None:
         self._known: dict[Path, Any] = {}
+        self._pictures: dict[Path, str] = {}
 
     def of(self, recipe: Any, but: Mapping[str, Path]) -> list[Any]:
         """Of every path in `recipe`, in its order, except the runs of this comparison that it starts from.
@@ -81,7 +87,7 @@ class Contents:
         if isinstance(recipe, GenerateConfig):
             # Names and captions in a file, or the captions of an image set.
             source = [] if recipe.source in runs else [recipe.source]
-            return [self._of_data(path) if path.is_dir() else self._of_file(path) for path in source]
+            return [self._of_data(path) if path.is_dir() else _hash_of(path) for path in source]
         found = [self._of_data(path) for path in _paths(recipe.data) if path not in runs]
         others = [path for name in type(recipe).model_fields if name not in ("data", "output")
                   for path in _paths(getattr(recipe, name)) if path not in runs]  # fmt: skip
@@ -98,11 +104,25 @@ class Contents:
         return self._known[path]
 
     def _of_file(self, path: Path) -> Any:
-        """A file's hash; a run's, a model's or a set's that stands for the folder; None for what is not there."""
+        """`_hash_of` a path; of a JSON Lines file with the hashes of the pictures that it names, in their order."""
         if path not in self._known:
-            inside = [path, path / "result.json", path / "gen2real.json", path / "manifest.parquet"]
-            self._known[path] = next((sha256_of(one) for one in inside if one.is_file()), None)
+            of_file: Any = _hash_of(path)
+            if of_file is not None and path.suffix == ".jsonl":
+                hashes = [self._of_picture(picture) for picture in named_pictures(path)]
+                of_file = [of_file, digest(hashes)] if hashes else of_file
+            self._known[path] = of_file
         return self._known[path]
+
+    def _of_picture(self, path: Path) -> str:
+        if path not in self._pictures:
+            self._pictures[path] = sha256_of(path)
+        return self._pictures[path]
+
+
+def _hash_of(path: Path) -> str | None:
+    """A file's hash; a run's, a model's or a set's that stands for the folder; None for what is not there."""
+    inside = [path, path / "result.json", path / "gen2real.json", path / "manifest.parquet"]
+    return next((sha256_of(one) for one in inside if one.is_file()), None)
 
 
 def _recipe(plan: Plan, row: str, seed: int, starts: Mapping[str, Path], contents: Contents, *, save: bool) -> Any:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from gen2real.errors import ImageSetError
 from gen2real.files import sha256_of
-from gen2real.imagesets.json_lines import id_of, read_json_lines
 from gen2real.imagesets.manifest import ImageSet
-
-# What a line of a task's file may call its pictures, at any depth.
-_PICTURES = ("image", "images", "target")
+from gen2real.imagesets.named_pictures import named_pictures
 
 
 def shared_pictures(one: ImageSet, other: ImageSet) -> set[str]:
@@ -51,33 +46,8 @@ def refuse_leaked_files(evaluation: Path, trained: Iterable[Path]) -> None:
         )
 
 
-def _pictures_of(path: Path) -> Iterator[Path]:
+def _pictures_of(path: Path) -> list[Path]:
     """Every picture that is there of an image set, or that a JSON Lines file names."""
     if path.is_dir() or path.suffix != ".jsonl":
-        yield from (picture for picture in ImageSet.read(path).kept().paths if picture.is_file())
-        return
-    lines = read_json_lines(path, _line, example='{"image": "a.png", …}', what="item")
-    for name in dict.fromkeys(name for line in lines for name in line.pictures):
-        if (picture := path.parent.absolute() / name).is_file():
-            yield picture
-
-
-@dataclass(frozen=True)
-class _Line:
-    id: str
-    pictures: list[str]
-
-
-def _line(values: Mapping[str, Any], number: int) -> _Line:
-    return _Line(id_of(values, number), list(_names(values)))
-
-
-def _names(value: Any) -> Iterator[str]:
-    if isinstance(value, list):
-        for inner in value:
-            yield from _names(inner)
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            if key in _PICTURES:
-                yield from (one for one in (inner if isinstance(inner, list) else [inner]) if isinstance(one, str))
-            yield from _names(inner)
+        return [picture for picture in ImageSet.read(path).kept().paths if picture.is_file()]
+    return named_pictures(path)
