@@ -30,12 +30,13 @@ def options_of(description: str | None, tables: Sequence[str], *, output: str) -
 
 
 def make_sets(folder: Path, sets: Mapping[str, str]) -> None:
-    """Image sets, each by the command a user would type; what is there is left as it is.
+    """Image sets and files of samples, each by the command a user would type; what is there is left as it is.
 
-    sets: name → the words after `gen2real`, `{sets}` in them being `folder`.
+    sets: name → the words after `gen2real`, `{sets}` in them being `folder`. A name that ends in .jsonl is a file.
     """
     for name, words in sets.items():
-        if not (folder / name / "manifest.parquet").exists():
+        made = folder / name
+        if not (made if made.suffix == ".jsonl" else made / "manifest.parquet").exists():
             command = [*shlex.split(words.format(sets=folder)), "--out", str(folder / name)]
             print("gen2real", *command, file=sys.stderr)
             subprocess.run([sys.executable, "-m", "gen2real", *command], check=True)

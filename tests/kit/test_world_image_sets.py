@@ -60,6 +60,8 @@ def test_the_questions_lie_beside_the_pictures(written: ImageSet, scenes: list[S
         (row, one.question, (one.answer,)) for row, scene in enumerate(scenes) for one in questions(scene)
     ]
     assert found[0].id == "home-validation-000000-0"
+    alone = read_questions(written.root / "questions.jsonl")
+    assert [(one.picture, one.question) for one in alone] == [(one.picture, one.question) for one in found]
     first = json.loads((written.root / "questions.jsonl").read_text().splitlines()[0])
     assert list(first) == ["id", "image", "question", "answer", "topic"]
 

@@ -59,7 +59,7 @@ def write_image_set(
             random = stream(seed, domain, split, number, purpose=2)
             told = [noisy_caption(scene, random, DOMAINS[domain].caption_noise) for _ in range(captions)]
             rows.append(_row(f"{domain}-{split}-{number:06d}", path, scene, told))
-            asked += _asked(rows[-1]["id"], scene)
+            asked += _asked(rows[-1], scene)
         if on_progress is not None:
             on_progress(numbers[-1] + 1)
     write_questions(root / QUESTIONS, asked)
@@ -92,8 +92,15 @@ def _row(id: str, path: Path, scene: Scene, captions: list[str]) -> dict[str, An
     }
 
 
-def _asked(id: str, scene: Scene) -> list[dict[str, Any]]:
+def _asked(row: dict[str, Any], scene: Scene) -> list[dict[str, Any]]:
     return [
-        {"id": f"{id}-{number}", "image": id, "question": one.question, "answer": one.answer, "topic": one.topic}
+        {
+            "id": f"{row['id']}-{number}",
+            # As a path it is found with the image set and without.
+            "image": row["path"],
+            "question": one.question,
+            "answer": one.answer,
+            "topic": one.topic,
+        }
         for number, one in enumerate(questions(scene))
     ]

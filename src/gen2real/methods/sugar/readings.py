@@ -30,8 +30,10 @@ def measure(
         untrained: within it, the model is as it was before.
     """
     asking = _Asking(config, model)
-    with untrained():
-        readings = {"base": asking.read("base", "the model before this training, its hidden states as embeddings")}
+    readings: dict[str, Reading] = {}
+    if config.read_base:
+        with untrained():
+            readings["base"] = asking.read("base", "the model before this training, its hidden states as embeddings")
     readings["tuned"] = asking.read("tuned", "the tuned model")
     for name, rag in config.rag.items():
         lookup = Rag(

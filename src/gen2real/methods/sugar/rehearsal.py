@@ -73,7 +73,7 @@ def _asked(config: SugarConfig) -> int:
     found = 0
     for name, task in config.evaluation.items():
         lookups = sum(len(rag.counts) for rag in config.rag.values() if name in looked_up(config, rag))
-        found += _items(task) * (2 + lookups)
+        found += _items(task) * (1 + config.read_base + lookups)
     return found
 
 

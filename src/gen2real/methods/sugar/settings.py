@@ -157,6 +157,7 @@ class SugarConfig(Config):
     evaluation: dict[str, TaskSettings] = Field(
         {}, description="by a name of your own, which stands before the measures' where there are several tasks"
     )
+    read_base: bool = Field(True, description="measure the model as it was too; off where another run has done so")
     rag: dict[str, RagSettings] = Field(
         {}, description="by a name of your own: with `own`, readings own_1 and own_3 stand beside the plain one"
     )
