@@ -11,6 +11,7 @@ import pytest
 
 from gen2real.models import load_decoder, load_dual_encoder, new_captioner, save_captioner
 from tiny import tiny_clip, tiny_gpt2, tiny_stable_diffusion
+from tiny_multimodal import tiny_llava
 from tiny_sets import colour_set
 
 SPEED = Path(__file__).parents[2] / "benchmarks" / "speed"
@@ -145,3 +146,29 @@ def test_the_joint_benchmark_weighs_one_update_against_two(
         < sum(found[arm]["teraflop_per_update"] for arm in ("plain CLIP", "plain diffusion"))
     )
     assert "within the mark" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("default")
+def test_the_benchmark_of_the_discriminative_part_gives_every_arm_the_same_updates(
+    finetune: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module, out = importlib.import_module("discriminative"), tmp_path / "out.json"
+    model = tiny_llava(tmp_path / "llava", tiny_clip(tmp_path / "clip"))
+    sizes = "--stories 3 --batch-size 2 --updates 2 --warmup 1 --readouts 2"
+    module.main(["--folder", str(model), *sizes.split(), "--out", str(out)])
+    report = json.loads(out.read_text(encoding="utf-8"))
+    assert [set(one["arms"]) for one in report["rounds"]] == [set(module.ARMS)] * 2
+    assert report["parts"]["read-outs"] == 4
+    found = report["summary"]
+    assert all(found[arm]["cpu_seconds_per_update"] > 0 for arm in module.ARMS)
+    parts = report["parts"]["labels"] + report["parts"]["head and loss"]
+    assert found["parts / generative"] == pytest.approx(parts / found["generative"]["cpu_seconds_per_update"])
+    assert "within the mark" in capsys.readouterr().out
+    made_up = [{"arms": {arm: {"seconds": n, "cpu_seconds": n} for arm in module.ARMS}} for n in (1.0, 3.0)]
+    made_up[1]["arms"] = {**made_up[1]["arms"], "both": {"seconds": 6.0, "cpu_seconds": 3.6}}
+    again = module.summary({**report, "rounds": made_up})
+    assert again["both / generative, seconds"]["median"] == pytest.approx(1.5)
+    assert again["within the mark"] is True
+    with pytest.raises(SystemExit):
+        module.main(["--model", "llava-7b"])
+    assert "needs a GPU: add --device cuda" in capsys.readouterr().err
