@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from gen2real.errors import ImageSetError
 from gen2real.evaluation.retrieval import caption_positives, picture_values, retrieval_metrics
+from gen2real.evaluation.task_files import read_captioned
 from gen2real.evaluation.tasks import TaskInput, TaskScores
-from gen2real.imagesets.manifest import ImageSet
 
 
 def measure_retrieval(given: TaskInput) -> TaskScores:
@@ -14,13 +13,10 @@ def measure_retrieval(given: TaskInput) -> TaskScores:
     A picture and a caption are each embedded as a content of their own. Measures: `image_to_text_recall@1`, `@5`,
     `@10`, and `text_to_image_…`.
 
-    Raises: ImageSetError where no picture has a caption; ModelError; Unreadable.
+    Raises: ImageSetError as `read_captioned`; ModelError; Unreadable.
     """
-    kept = ImageSet.read(given.path).kept()
-    captioned = [row for row, own in enumerate(kept.captions) if any(text.strip() for text in own)]
-    if not captioned:
-        raise ImageSetError(f"{given.path} has no captions on its {len(kept)} kept picture(s) to search by.")
-    shown = kept.select(list(given.first(captioned)))
+    captioned = read_captioned(given.path)
+    shown = captioned.select(list(given.first(range(len(captioned)))))
     texts, positives = caption_positives(shown.captions)
     image = given.embed([[path] for path in shown.paths])
     text = given.embed([[caption] for caption in texts])

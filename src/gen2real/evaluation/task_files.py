@@ -1,4 +1,4 @@
-"""The files of tasks, JSON Lines with an item a line: what several of them have in common."""
+"""The files of tasks, JSON Lines with an item a line, or an image set: what several of them have in common."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from typing import Any
 
 from gen2real.errors import ImageSetError
 from gen2real.imagesets.json_lines import Fault, Line, PictureFiles, as_json, read_json_lines, text_of
+from gen2real.imagesets.manifest import ImageSet
 
 Values = Mapping[str, Any]
+
+_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,24 @@ def read_items(
     if not found:
         raise ImageSetError(f"{path} holds nothing to ask: the file is empty. A line: {example}")
     return found
+
+
+def read_captioned(path: Path) -> ImageSet:
+    """The captioned pictures of an image set, for tasks that are not asked by a file.
+
+    Raises: ImageSetError where no picture has a caption, and for pictures that are not there.
+    """
+    kept = ImageSet.read(path).kept()
+    captioned = kept.select([row for row, own in enumerate(kept.captions) if any(text.strip() for text in own)])
+    if not len(captioned):
+        raise ImageSetError(f"{path} has no captions on its {len(kept)} kept picture(s) to search by or score against.")
+    there = zip(captioned.ids, captioned.paths, strict=True)
+    missing = [f"  {name}: {picture}" for name, picture in there if not picture.is_file()]
+    if missing:
+        more = [f"  … and {len(missing) - _SHOWN} more"] if len(missing) > _SHOWN else []
+        head = f"{path}: {len(missing)} of {len(captioned)} captioned pictures are not there:"
+        raise ImageSetError("\n".join([head, *missing[:_SHOWN], *more]))
+    return captioned
 
 
 def pictures_of(values: Values, files: PictureFiles) -> tuple[Path, ...]:

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from gen2real.errors import Gen2RealError, ModelError
 from gen2real.evaluation.statistics import Array, bootstrap_interval, group_values
+from gen2real.imagesets.questions import PictureQuestion
 from gen2real.models.multimodal import MARK, MultimodalModel
 
 TASKS: Mapping[str, str] = {
@@ -43,6 +44,23 @@ TASKS: Mapping[str, str] = {
     "winoground": "gen2real.evaluation.winoground:measure_winoground",
 }
 """A task's name → module:function."""
+
+READERS: Mapping[str, str] = {
+    "questions": "gen2real.imagesets.questions:read_questions",
+    "yes-no": "gen2real.evaluation.yes_no:read_yes_no",
+    "choice": "gen2real.evaluation.choice:read_choices",
+    "knowledge": "gen2real.evaluation.knowledge:read_knowledge",
+    "position": "gen2real.evaluation.position:read_positions",
+    "captioning": "gen2real.evaluation.task_files:read_captioned",
+    "retrieval": "gen2real.evaluation.task_files:read_captioned",
+    "story-retrieval": "gen2real.evaluation.story_retrieval:read_stories",
+    "composed-retrieval": "gen2real.evaluation.composed_retrieval:read_changes",
+    "winoground": "gen2real.evaluation.winoground:read_twins",
+}
+"""A task's name → module:function that reads its file, path → items."""
+
+LOOKED_UP = ("questions", "yes-no", "choice", "knowledge")
+"""Tasks of questions, before which what was looked up can be put."""
 
 T = TypeVar("T")
 
@@ -161,15 +179,30 @@ def measure_task(
 
     Raises: Gen2RealError for an unknown task; ImageSetError with every fault of the file; ModelError.
     """
-    if task not in TASKS:
-        raise Gen2RealError(f"there is no task {task!r}; there are: {', '.join(TASKS)}.")
-    if limit is not None and limit < 1:
-        raise Gen2RealError(f"a limit of {limit} leaves nothing to measure; give at least 1.")
-    module, _, function = TASKS[task].partition(":")
-    measure: Callable[[TaskInput], TaskScores] = getattr(import_module(module), function)
+    measure: Callable[[TaskInput], TaskScores] = _imported(TASKS, task, limit)
     found = measure(TaskInput(model, Path(path), embedder, decoding or {}, limit, rag))
     looked_up = getattr(rag, "told", None)
     return replace(found, details={**found.details, "looked_up": dict(looked_up)}) if looked_up else found
+
+
+def check_task(task: str, path: str | Path, *, limit: int | None = None) -> list[Asked]:
+    """Reads a task's file as `measure_task` does and asks nobody: its faults are told before a model is there.
+
+    Returns: the questions that would be asked, of tasks in `LOOKED_UP`; nothing of others.
+    Raises: Gen2RealError for an unknown task; ImageSetError with every fault of the file, pictures that are missing
+        among them.
+    """
+    read: Callable[[Path], Sequence[Any]] = _imported(READERS, task, limit)
+    items = read(Path(path))
+    return [asked_of(one) for one in items[:limit]] if task in LOOKED_UP else []
+
+
+def asked_of(item: Any) -> Asked:
+    """What is asked of a model: a question about a picture as it is, or an item's own `asked`."""
+    if isinstance(item, PictureQuestion):
+        return Asked((item.picture,), item.question)
+    asked: Asked = item.asked
+    return asked
 
 
 def items_of(pictures: Sequence[Sequence[Path]]) -> npt.NDArray[np.int64]:
@@ -186,6 +219,15 @@ def by_item(values: Sequence[float] | Array, pictures: Sequence[Sequence[Path]])
     """[Q] values of questions about these pictures → [N], one an item, with the same mean (`group_values`)."""
     items = items_of(pictures)
     return group_values(np.asarray(values, dtype=np.float64), items, int(items.max()) + 1)
+
+
+def _imported(known: Mapping[str, str], task: str, limit: int | None) -> Any:
+    if task not in known:
+        raise Gen2RealError(f"there is no task {task!r}; there are: {', '.join(known)}.")
+    if limit is not None and limit < 1:
+        raise Gen2RealError(f"a limit of {limit} leaves nothing to measure; give at least 1.")
+    module, _, function = known[task].partition(":")
+    return getattr(import_module(module), function)
 
 
 def sample(name: str, asked: Asked, references: Sequence[str], answer: str, score: float) -> dict[str, Any]:

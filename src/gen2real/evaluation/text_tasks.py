@@ -5,11 +5,10 @@ Both are asked of the model as `multimodal.MultimodalModel.answer` asks.
 
 from __future__ import annotations
 
-from gen2real.errors import ImageSetError
 from gen2real.evaluation.captioning import caption_scores
 from gen2real.evaluation.questions import question_scores
-from gen2real.evaluation.tasks import Asked, TaskInput, TaskScores, by_item, sample
-from gen2real.imagesets.manifest import ImageSet
+from gen2real.evaluation.task_files import read_captioned
+from gen2real.evaluation.tasks import Asked, TaskInput, TaskScores, asked_of, by_item, sample
 from gen2real.imagesets.questions import read_questions
 from gen2real.prompts import CAPTION_PROMPTS
 
@@ -20,7 +19,7 @@ def measure_questions(given: TaskInput) -> TaskScores:
     Raises: ImageSetError with every fault of the file; ModelError.
     """
     items = given.first(read_questions(given.path))
-    asked = [Asked((one.picture,), one.question) for one in items]
+    asked = [asked_of(one) for one in items]
     said = given.answers(asked)
     values = question_scores(said, [one.answers for one in items])["accuracy"]
     return TaskScores(
@@ -38,13 +37,10 @@ def measure_captioning(given: TaskInput) -> TaskScores:
 
     A model is asked the first of its recipe's prompts, else of `CAPTION_PROMPTS`.
 
-    Raises: ImageSetError where no picture has a caption; ModelError; UnreadablePictures.
+    Raises: ImageSetError as `read_captioned`; ModelError; UnreadablePictures.
     """
-    kept = ImageSet.read(given.path).kept()
-    captioned = [row for row, own in enumerate(kept.captions) if any(text.strip() for text in own)]
-    if not captioned:
-        raise ImageSetError(f"{given.path} has no captions on its {len(kept)} kept picture(s); they are scored against")
-    shown = kept.select(list(given.first(captioned)))
+    captioned = read_captioned(given.path)
+    shown = captioned.select(list(given.first(range(len(captioned)))))
     asked = [Asked((path,), caption_prompt(given)) for path in shown.paths]
     said = given.answers(asked)
     scores = caption_scores(said, shown.captions)
