@@ -35,7 +35,8 @@ COMMANDS = {
     "doctor": ["--json"],
     "evaluate MODEL IMAGE_SET": [
         "--candidates", "--guidance", "--json", "--limit", "--on-unreadable", "--pictures", "--prompts", "--questions",
-        "--rerank", "--scorer", "--steps", "--task", "--templates", "--through", "--trials", "--weight",
+        "--rag", "--rag-count", "--rag-retriever", "--rerank", "--scorer", "--steps", "--task", "--templates",
+        "--through", "--trials", "--weight",
     ],
     "export IMAGE_SET OUT": ["--json", "--shard-size"],
     "gap GENERATED REAL": ["--encoder", "--json", "--on-unreadable"],

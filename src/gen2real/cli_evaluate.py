@@ -45,8 +45,8 @@ def evaluate(
     model: Annotated[
         str,
         Parameter(
-            help="a model folder or a run; a dual encoder by hub name or folder (zero-shot); a multimodal model or a "
-            "text-to-image pipeline as well"
+            help="a model folder or a run, or the hub name of a dual encoder, a multimodal model or a text-to-image "
+            "pipeline"
         ),
     ],
     image_set: Annotated[Path, Parameter(help="an image set, or the JSON Lines of a task")],
@@ -55,14 +55,13 @@ def evaluate(
     task: Annotated[
         Task | None,
         Parameter(
-            help="[default: questions with --questions; synthesis with --scorer; retrieval with --rerank; captioning "
-            "for captioners and multimodal models in a folder; else classification, or retrieval where there are "
-            "captions and no labels]"
+            help="[default: what --questions, --scorer or --rerank is for; captioning for models in a folder that "
+            "write; else classification, or retrieval where there are no labels]"
         ),
     ] = None,
     through: Annotated[
         Through,
-        Parameter(help="the image tower of an aligned model that pictures go through: for real, for generated ones"),
+        Parameter(help="an aligned model's image tower: for real, for generated pictures"),
     ] = "f_r",
     questions: Annotated[Path | None, Parameter(help="JSONL: {image, question, answers} a line")] = None,
     templates: Annotated[str | None, Parameter(help="zero-shot: prompts, as imagenet-80 [default: simple]")] = None,
@@ -80,13 +79,18 @@ def evaluate(
     pictures: Annotated[
         int | None,
         Parameter(
-            help="synthesis: captions to draw, spread over the set [default: 256]; diffusion-classification: pictures "
-            "to tell apart, --rerank: to rank anew [default: all]"
+            help="synthesis: captions to draw [default: 256]; diffusion-classification, --rerank: [default: all]"
         ),
     ] = None,
-    steps: Annotated[int | None, Parameter(help="synthesis: denoising steps [default: 20, or the pipeline's]")] = None,
+    steps: Annotated[int | None, Parameter(help="synthesis: [default: 20, or the pipeline's]")] = None,
     guidance: Annotated[float | None, Parameter(help="synthesis: [default: the pipeline's]")] = None,
     limit: Annotated[int | None, Parameter(help="tasks: the first so many items [default: all]")] = None,
+    rag: Annotated[
+        Path | None,
+        Parameter(help="questions, yes-no, choice, knowledge: JSONL of questions and answers to look up"),
+    ] = None,
+    rag_count: Annotated[int | None, Parameter(help="--rag: put before a question [default: 1]")] = None,
+    rag_retriever: Annotated[str | None, Parameter(help="--rag: a dual encoder [default: the model itself]")] = None,
     on_unreadable: Policy = "error",
     json: Json = False,
 ) -> None:
@@ -101,7 +105,8 @@ def evaluate(
     Questions: the accuracy of VQA v2; of --questions about a set, or of a file of questions.
 
     Of multimodal models and files: yes-no (POPE), choice (lettered options), knowledge (ROUGE-L), position (the
-    relevant pair at each place), story-retrieval, composed-retrieval, winoground.
+    relevant pair at each place), story-retrieval, composed-retrieval, winoground. --rag: with what is most like a
+    question put before it, picture, question and answer.
 
     Synthesis, of a picture drawn for each caption: kernel distance (KID), CLIP-score, CLIP-I, FID, CMMD.
 
@@ -110,10 +115,18 @@ def evaluate(
     options: dict[str, Any] = {"questions": questions, "templates": templates, "prompts": prompts, "scorer": scorer}
     options |= {"rerank": rerank, "candidates": candidates, "trials": trials, "weight": weight}
     options |= {"pictures": pictures, "steps": steps, "guidance": guidance}
+    if rag is None and (rag_count is not None or rag_retriever is not None):
+        raise Gen2RealError("--rag-count and --rag-retriever say how to look up; add --rag FILE.jsonl, where to")
     if _is_of_multimodal(task, model, image_set, limit):
         options["through"] = None if through == "f_r" else through
-        _evaluate_task(model, task, image_set, limit, options, json)
+        lookup = {"rag": rag, "rag_count": 1 if rag_count is None else rag_count, "rag_retriever": rag_retriever}
+        _evaluate_task(model, task, image_set, limit, lookup, options, json)
         return
+    if rag is not None:
+        raise Gen2RealError(
+            "--rag is for questions of a file that a multimodal model answers: gen2real evaluate MODEL FILE.jsonl "
+            f"--task questions --rag {rag}; or yes-no, choice, knowledge"
+        )
     if limit is not None:
         raise Gen2RealError(
             "--limit is for the tasks of multimodal models: questions of a file, captioning, retrieval and "
@@ -197,14 +210,20 @@ def _is_of_multimodal(task: Task | None, model: str, path: Path, limit: int | No
 
 
 def _evaluate_task(
-    model: str, task: Task | None, path: Path, limit: int | None, options: Mapping[str, Any], json: bool
+    model: str,
+    task: Task | None,
+    path: Path,
+    limit: int | None,
+    lookup: Mapping[str, Any],
+    options: Mapping[str, Any],
+    json: bool,
 ) -> None:
     if given := [f"--{name}" for name, value in options.items() if value is not None]:
         raise Gen2RealError(f"{', '.join(given)}: not for --task {task} of a multimodal model; leave it out")
     from gen2real.methods.finished_tasks import evaluate_task
 
     assert task is not None
-    found = evaluate_task(model, task, path, limit=limit)
+    found = evaluate_task(model, task, path, limit=limit, **lookup)
     if json:
         print(jsonlib.dumps(found.to_json(), allow_nan=False))
     else:
@@ -364,6 +383,11 @@ def _print_task(found: TaskScores) -> None:
         if isinstance(told, Mapping) and "mean" in told:
             lines.append([Measure(name).name, f"{100 * told['mean']:.1f} %", str(told["count"])])
     print_table(["measure", "value", "items"], lines)
+    if (told := found.details.get("looked_up")) is not None:
+        alike = "" if told["similarity"] is None else f", similarity {told['similarity']:.2f}"
+        about = told["questions_about_pictures_in_it"]
+        shared = f"; {about} question(s) are about a picture that is among them" if about else ""
+        print(f"Looked up: {told['found']:g} of {told['entries']} a question{alike}{shared}")
     for note in found.notes:
         print(f"Note: {note}")
     if said := [one for one in found.samples if "answer" in one][:5]:

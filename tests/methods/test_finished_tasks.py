@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -13,12 +14,15 @@ import torch
 
 from commands import gen2real_
 from gen2real.cli_evaluate import OF_FILES, Task
+from gen2real.errors import ImageSetError, ModelError
 from gen2real.evaluation.captioning import caption_scores
 from gen2real.evaluation.knowledge import rouge_scores
-from gen2real.evaluation.tasks import TASKS
+from gen2real.evaluation.rag import EncoderRetriever, read_entries
+from gen2real.evaluation.tasks import TASKS, Asked
 from gen2real.evaluation.yes_no import says_yes
+from gen2real.methods import finished_tasks
 from gen2real.methods.finished_tasks import evaluate_task
-from gen2real.models import load_multimodal, save_multimodal
+from gen2real.models import load_dual_encoder, load_multimodal, save_multimodal
 from gen2real.models.embedder import Embedder
 from gen2real.models.multimodal import MultimodalModel
 from gen2real.models.multimodal_folder import make_trainable
@@ -116,6 +120,76 @@ def test_other_files_are_asked(place: Path, task: str) -> None:
     assert 0 <= done.value["measures"]["accuracy"]["mean"] <= 1
 
 
+@pytest.fixture(scope="module")
+def known(place: Path) -> Path:
+    """What is looked up: of each colour a picture, its question and answer."""
+    lines = [{"image": f"{name}/1.png", "question": f"is it {name}?", "answer": name} for name in ("red", "blue")]
+    return asks(place, "known", *lines)
+
+
+@pytest.mark.parametrize("retriever", [None, "clip"])
+def test_questions_with_what_is_looked_up(
+    place: Path, tuned: MultimodalModel, known: Path, retriever: str | None
+) -> None:
+    """By hand: the entry whose embedding is nearest, the model's own or the dual encoder's, and then the answer."""
+    lines = [{"image": f"{name}/0.png", "question": "which?", "answer": name} for name in ("blue", "green", "red")]
+    file = asks(place, "asked", *lines)
+    more = () if retriever is None else ("--rag-retriever", retriever)
+    done = gen2real_("evaluate", "tuned", file, "--task", "questions", "--rag", known, *more, "--json")
+    assert (done.code, done.err) == (0, "")
+    entries, asked = read_entries(known), [Asked((place / "set" / line["image"],), "which?") for line in lines]
+    if retriever is None:
+        embedder = Embedder(tuned, tuned.head, "last")
+        keys, queries = (
+            embedder.embed([[one.pictures[0], f"\n{one.question}"] for one in own])
+            for own in ([entry.asked for entry in entries], asked)
+        )
+    else:
+        by_clip = EncoderRetriever(load_dual_encoder(place / retriever))
+        keys, queries = by_clip([entry.asked for entry in entries]), by_clip(asked)
+    found = [entries[row] for row in (queries @ keys.T).argmax(dim=1).tolist()]
+    put = [f"<image>\n{one.asked.question} {one.answer}\n<image>\nwhich?" for one in found]
+    pictures = [[*one.asked.pictures, *own.pictures] for one, own in zip(found, asked, strict=True)]
+    assert [one["answer"] for one in done.value["samples"]] == tuned.answer(pictures, put, **DECODING)
+    told = done.value["details"]["looked_up"]
+    assert (told["entries"], told["count"], told["found"]) == (2, 1, 1.0)
+    assert told["similarity"] == pytest.approx((queries @ keys.T).max(dim=1).values.mean().item(), abs=1e-5)
+
+
+def test_two_are_put_before_a_question_and_told(place: Path, known: Path) -> None:
+    file = asks(place, "about-one", {"image": "red/1.png", "question": "sure?", "answer": "yes"})
+    done = gen2real_("evaluate", "tuned", file, "--task", "yes-no", "--rag", known, "--rag-count", 2)
+    assert done.code == 0, done.err
+    said = next(line for line in done.out.splitlines() if line.startswith("Looked up"))
+    assert re.fullmatch(
+        r"Looked up: 2 of 2 a question, similarity -?[01]\.\d\d; "
+        r"1 question\(s\) are about a picture that is among them",
+        said,
+    )
+
+
+def test_files_are_read_before_the_model_is_loaded(place: Path, known: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finished_tasks, "open_multimodal", None)
+    wrong = asks(place, "wrong", {"image": "red/9.png", "question": "?", "answer": "a"}, {"image": "red/0.png"})
+    with pytest.raises(
+        ImageSetError, match=r"(?s)2 line\(s\).*line 1: there is no picture.*line 2: 'question' must be"
+    ):
+        evaluate_task("tuned", "questions", wrong)
+    with pytest.raises(ImageSetError, match=r"wrong\.jsonl: 2 line"):
+        evaluate_task(
+            "tuned", "questions", asks(place, "a", {"question": "?", "answer": "a", "image": "red/0.png"}), rag=wrong
+        )
+    with pytest.raises(ImageSetError, match="1 of 1 questions are among what is looked up"):
+        evaluate_task(
+            "tuned",
+            "questions",
+            asks(place, "b", {"image": "red/1.png", "question": "Is it red", "answer": "a"}),
+            rag=known,
+        )
+    with pytest.raises(ModelError, match="nowhere"):
+        evaluate_task("tuned", "questions", place / "set" / "a.jsonl", rag=known, rag_retriever="nowhere/clip")
+
+
 def test_captions_of_the_first_few(place: Path, tuned: MultimodalModel) -> None:
     done = gen2real_("evaluate", "tuned", "set", "--task", "captioning", "--limit", 3, "--json")
     assert (done.code, done.err) == (0, "")
@@ -177,6 +251,18 @@ def test_answers_for_others_to_judge(place: Path, tuned: MultimodalModel) -> Non
         ("clip set/yes-no.jsonl --task yes-no", "not a multimodal model"),
         ("clip set --limit 3", "--limit is for the tasks of multimodal models"),
         ("tuned set/yes-no.jsonl --task yes-no --limit 0", "a limit of 0 leaves nothing"),
+        ("tuned set/yes-no.jsonl --task position --rag k.jsonl", "--task position asks none that they could"),
+        (
+            "tuned set --task retrieval --rag k.jsonl",
+            "leave --rag out. It is for --task questions, yes-no, choice, knowl",
+        ),
+        ("tuned set --task captioning --rag k.jsonl", "MODEL FILE.jsonl --task questions --rag k.jsonl; or yes-no"),
+        ("clip set --rag k.jsonl", "--rag is for questions of a file that a multimodal model answers"),
+        ("tuned set/yes-no.jsonl --rag k.jsonl", "say which: --task questions"),
+        ("tuned set/yes-no.jsonl --task yes-no --rag-count 2", "add --rag FILE.jsonl"),
+        ("tuned set/yes-no.jsonl --task yes-no --rag-retriever clip", "add --rag FILE.jsonl"),
+        ("tuned set/yes-no.jsonl --task yes-no --rag k.jsonl --rag-count 0", "--rag-count 0: give at least 1"),
+        ("tuned set/yes-no.jsonl --task yes-no --rag k.jsonl", "k.jsonl does not exist"),
     ],
 )
 def test_mistakes(place: Path, words: str, said: str) -> None:
