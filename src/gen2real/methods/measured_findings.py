@@ -98,7 +98,7 @@ def sentence(summary: Mapping[str, Any]) -> str:
         learnt = f"{pictures['samples']:,} interleaved samples with {pictures['in samples']:,} pictures"
     done = _DONE.get(_without_pairs(summary) or summary["method"], f"was trained by {method_name(summary)} on")
     tested = _tested(summary)
-    then = f"then measured on {tested:,} {_items(summary)}" if tested else "and not measured on real pictures"
+    then = f"then measured on {tested:,} {items_of(summary)}" if tested else "and not measured on real pictures"
     return f"{Path(str(summary['encoder'])).name} {done} {learnt}, {then}."
 
 
@@ -150,8 +150,8 @@ def limitations(summary: Mapping[str, Any]) -> list[str]:
     measures = _headline_measures(summary)
     if measures:
         found.append(
-            f"The intervals hold for {_items(summary)} like the {_tested(summary):,} it was measured on. They cover "
-            f"another draw of such {_items(summary)}, not another training run: compare several seeds for that."
+            f"The intervals hold for {items_of(summary)} like the {_tested(summary):,} it was measured on. They cover "
+            f"another draw of such {items_of(summary)}, not another training run: compare several seeds for that."
         )
     else:
         found.append("It was never measured on real pictures.")
@@ -226,7 +226,7 @@ def _headline_measures(summary: Mapping[str, Any]) -> dict[str, Any]:
     return measures
 
 
-def _items(summary: Mapping[str, Any]) -> str:
+def items_of(summary: Mapping[str, Any]) -> str:
     """What a value of a measure is of: a task has items, and nobody says where their pictures come from."""
     return "items" if "samples" in summary["pictures"] else "real pictures"
 

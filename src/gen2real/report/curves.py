@@ -17,8 +17,19 @@ _NAMES = {
     "itc": "contrastive (ITC)",
     "is": "synthesis (IS)",
     "rsc": "reciprocal consistency (RSC)",
+    "L_g": "next tokens (L_g)",
+    "L_d": "alike and unlike (L_d)",
 }
-_GROUPS = {"text": "the text encoder", "image": "the image encoder", "unet": "the denoiser"}
+_GROUPS = {
+    "text": "the text encoder",
+    "image": "the image encoder",
+    "unet": "the denoiser",
+    "lora": "the adapters",
+}
+# As gradients are logged: of what stands in the sum, so that L_d is weighed.
+_TERMS = {"itc": "ITC", "is": "IS", "rsc": "RSC", "g": "L_g", "d": "α·L_d"}
+_LENGTH = re.compile(rf"gradient_(?P<one>{'|'.join(_TERMS)})")
+_COSINE = re.compile(rf"cosine_(?P<group>\w+)_(?P<one>{'|'.join(_TERMS)})_(?P<other>{'|'.join(_TERMS)})")
 _MOST_POINTS = 60
 """Of a small chart; where more updates were logged, a point is the mean of several."""
 
@@ -41,13 +52,15 @@ class Agreement:
 class JointCurves:
     """losses: (name, chart). conflict: (group of weights, chart of the cosine of each two losses' gradients).
 
-    together: how many logged updates a point of the charts is the mean of.
+    together: how many logged updates a point of the charts is the mean of. lengths: of each loss's gradient, where the
+    run logged them.
     """
 
     losses: Sequence[tuple[str, Chart]]
     conflict: Sequence[tuple[str, Chart]]
     agreements: Sequence[Agreement]
     together: int
+    lengths: Chart | None = None
 
 
 def loss_curve(run: Path) -> Chart | None:
@@ -69,36 +82,33 @@ def loss_curve(run: Path) -> Chart | None:
 
 
 def joint_curves(run: Path) -> JointCurves | None:
-    """ITC, IS and RSC, and the cosines of their gradients; None for a run that logged none of them.
+    """Each loss of several, and the cosines of their gradients; None for a run that logged one alone or none of them.
 
-    A row of `metrics.jsonl` has `itc`, `is`, `rsc` as far as they are trained, and `cosine_<group>_<loss>_<loss>` where
-    the gradients were looked at.
+    A row of `metrics.jsonl` has `itc`, `is`, `rsc`, or `L_g` and `L_d`, as far as they are trained, and where the
+    gradients were looked at `cosine_<group>_<loss>_<loss>` and `gradient_<loss>`.
     """
     rows = [row for row in _rows(run) if any(key in row for key in _NAMES)]
     logged: dict[str, list[tuple[int, float]]] = {}
     for row in rows:
         for key, value in row.items():
-            if key in _NAMES or _COSINE.fullmatch(key):
+            if key in _NAMES or _COSINE.fullmatch(key) or _LENGTH.fullmatch(key):
                 logged.setdefault(key, []).append((row["step"], float(value)))
     together = max((-(-len(own) // _MOST_POINTS) for own in logged.values()), default=1)
     losses = [(name, _of_a_loss(name, logged[key], together)) for key, name in _NAMES.items() if key in logged]
-    if not losses:
+    if not losses or set(logged) == {"L_g"}:
         return None
     groups: dict[str, list[Series]] = {}
     agreements = []
     for key, own in logged.items():
         if found := _COSINE.fullmatch(key):
-            pair = f"{found['one'].upper()} and {found['other'].upper()}"
+            pair = f"{_TERMS[found['one']]} and {_TERMS[found['other']]}"
             group = _GROUPS.get(found["group"], found["group"].replace("_", " "))
             series = groups.setdefault(group, [])
             series.append(Series(pair, f"arm-{len(series) % 6}", _points(own, together)))
             values = np.array([value for _, value in own])
             agreements.append(Agreement(group, pair, float(values.mean()), float((values < 0).mean()), len(values)))
     conflict = [(group, _of_a_group(group, series)) for group, series in groups.items()]
-    return JointCurves(losses, conflict, agreements, together)
-
-
-_COSINE = re.compile(rf"cosine_(?P<group>\w+)_(?P<one>{'|'.join(_NAMES)})_(?P<other>{'|'.join(_NAMES)})")
+    return JointCurves(losses, conflict, agreements, together, _of_lengths(logged, together))
 
 
 def _of_a_loss(name: str, own: Sequence[tuple[int, float]], together: int) -> Chart:
@@ -110,6 +120,17 @@ def _of_a_loss(name: str, own: Sequence[tuple[int, float]], together: int) -> Ch
 def _of_a_group(group: str, series: Sequence[Series]) -> Chart:
     told = "; ".join(f"{one.name} from {one.points[0].y:.2f} to {one.points[-1].y:.2f}" for one in series)
     return _small(series, f"Cosine of two losses' gradients in the weights of {group}: {told}.", holds=(0.0,))
+
+
+def _of_lengths(logged: Mapping[str, Sequence[tuple[int, float]]], together: int) -> Chart | None:
+    series: list[Series] = []
+    for key, own in logged.items():
+        if found := _LENGTH.fullmatch(key):
+            series.append(Series(_TERMS[found["one"]], f"arm-{len(series) % 6}", _points(own, together)))
+    if not series:
+        return None
+    told = "; ".join(f"{one.name} from {one.points[0].y:.3g} to {one.points[-1].y:.3g}" for one in series)
+    return _small(series, f"Length of each loss's gradient: {told}.", holds=(0.0,))
 
 
 def _small(series: Sequence[Series], summary: str, holds: Sequence[float] = ()) -> Chart:

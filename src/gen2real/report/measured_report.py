@@ -9,7 +9,15 @@ from typing import Any
 
 from gen2real.evaluation.statistics import Interval
 from gen2real.methods.measured import Measured
-from gen2real.methods.measured_findings import BASELINES, limitations, method_name, reading_name, sentence, verdict
+from gen2real.methods.measured_findings import (
+    BASELINES,
+    items_of,
+    limitations,
+    method_name,
+    reading_name,
+    sentence,
+    verdict,
+)
 from gen2real.methods.measures import Measure
 from gen2real.report.alignment import alignment_of
 from gen2real.report.arms import maps
@@ -18,6 +26,7 @@ from gen2real.report.curves import joint_curves, loss_curve
 from gen2real.report.drawn import drawn_of
 from gen2real.report.frame import PICTURE_BUDGET, Shown, frame, names_of, set_name, tested_against, without_runs
 from gen2real.report.further import counts, further
+from gen2real.report.labels import labels_of
 from gen2real.report.measured_rows import (
     MeasuredArm,
     Tables,
@@ -28,23 +37,27 @@ from gen2real.report.measured_rows import (
     scaling_curves,
 )
 from gen2real.report.set_pictures import SetPictures
+from gen2real.report.tasks import Column, lookups_of, tasks_of
 from gen2real.report.thumbnails import Thumbnails
 
 _SAMPLES = 24
+_PICTURES = 6
+"""Of a sample; a question may have dozens."""
 _FIGURES = 4
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A real picture, what people wrote of it, and what each reading or arm did, named together where they agree.
+    """Pictures, what people wrote of them, and what each reading or arm did, named together where they agree.
 
-    question: empty where none was asked.
+    question: empty where none was asked. further: pictures that are not shown.
     """
 
-    shown: Shown
+    shown: Sequence[Shown]
     question: str
     references: Sequence[str]
     texts: Mapping[str, str]
+    further: int = 0
 
 
 def measured_runs(folders: Sequence[Path]) -> dict[str, Any]:
@@ -70,11 +83,10 @@ def measured_comparison(folder: Path, table: Mapping[str, Any]) -> dict[str, Any
     tables = of_comparison(table, arms)
     seeds = max(row["seeds"] for row in table["rows"])
     counts = [row.interval.count for one in tables.leading for row in one.rows if row.interval]
+    items = items_of(next(iter(arms.values())).first.summary) if arms else "real pictures"
     names, sizes = ({row[key] for row in table["rows"]} - {None} for key in ("arm", "size"))
     of = f" at {len(sizes)} sizes" if sizes else ""
-    lead = [
-        f"{len(names)} arms{of} were compared over up to {seeds} seeds, each measured on {max(counts):,} real pictures."
-    ]
+    lead = [f"{len(names)} arms{of} were compared over up to {seeds} seeds, each measured on {max(counts):,} {items}."]
     if table["against"]:
         lead.append(tested_against(table["against"]))
     lead += table.get("notes", [])
@@ -113,6 +125,7 @@ def _page(
             }
         )
     measured = [arm for arm in arms if arm.measured]
+    columns = _columns(measured)
     samples = _samples(arms, pictures, thumbs)
     drawn = drawn_of([(arm.name, arm.first.folder, arm.first.summary) for arm in trained], thumbs)
     facts = frame(
@@ -137,6 +150,10 @@ def _page(
         "figures": _figures(tables) if len(arms) == 1 and tables.of == "reading" else [],
         "galleries": _galleries(arms),
         "further": _further(arms),
+        "items": items_of(measured[0].first.summary) if measured else "real pictures",
+        "tasks": tasks_of(columns),
+        "lookups": lookups_of(columns),
+        "labels": labels_of(arms[0].first.folder, arms[0].first.summary) if len(arms) == 1 else None,
     }
 
 
@@ -177,6 +194,15 @@ def _galleries(arms: Sequence[MeasuredArm]) -> list[str]:
     return [f"{name}: {words}" for name, words in told]
 
 
+def _columns(measured: Sequence[MeasuredArm]) -> list[Column]:
+    """What tasks tell: of one run under each reading, of several under each one's headline, first seed."""
+    if len(measured) == 1:
+        readings = measured[0].first.readings
+        return [Column(reading_name(name), one.get("details", {}), one["measures"]) for name, one in readings.items()]
+    found = [(arm.name, arm.first.readings[arm.reading]) for arm in measured]
+    return [Column(name, one.get("details", {}), one["measures"]) for name, one in found]
+
+
 def _further(arms: Sequence[MeasuredArm]) -> dict[str, Any]:
     """What has no interval: of one run under each reading, of several under each one's headline, first seed."""
     measured = [arm for arm in arms if arm.measured]
@@ -203,21 +229,37 @@ def _samples(arms: Sequence[MeasuredArm], pictures: SetPictures, thumbs: Thumbna
                 texts.setdefault(key, {})[arm.name] = own[arm.reading]
     return [
         Sample(
-            _picture(one, pictures, thumbs),
+            _pictures(one, pictures, thumbs),
             key[2],
             one["references"],
             _merged(texts.get(key, {})),
+            max(0, len(one.get("pictures", ())) - _PICTURES),
         )
-        for key, one in list(found.items())[:_SAMPLES]
+        for key, one in _of_each_set(found)
     ]
 
 
-def _picture(one: Mapping[str, Any], pictures: SetPictures, thumbs: Thumbnails) -> Shown:
-    """A sample's picture: of an image set by its id; of an interleaved one the last file, if it is still there."""
+def _of_each_set(found: Mapping[tuple[str, str, str], Any]) -> list[tuple[tuple[str, str, str], Any]]:
+    """The first samples of each set or task, as many of one as of another as far as they go, in their order."""
+    places: dict[str, int] = {}
+    rounds = []
+    for order, key in enumerate(found):
+        places[key[0]] = places.get(key[0], -1) + 1
+        rounds.append((places[key[0]], order, key))
+    kept = {key for _, _, key in sorted(rounds)[:_SAMPLES]}
+    return [(key, one) for key, one in found.items() if key in kept]
+
+
+def _pictures(one: Mapping[str, Any], pictures: SetPictures, thumbs: Thumbnails) -> list[Shown]:
+    """A sample's pictures: of an image set by its id; of a question its files, as far as they are still there."""
     if "pictures" not in one:
-        return pictures.of_set(one["set"], one["id"], f"real picture {one['id']}", thumbs)
-    there = [Path(name) for name in one["pictures"] if Path(name).is_file()]
-    return Shown(thumbs.of(there[-1]) if there else None, f"the picture of {one['id']}")
+        return [pictures.of_set(one["set"], one["id"], f"real picture {one['id']}", thumbs)]
+    files = [Path(name) for name in one["pictures"][:_PICTURES]]
+    numbers = [f" {number}" for number in range(1, len(files) + 1)] if len(files) > 1 else [""]
+    return [
+        Shown(thumbs.of(path) if path.is_file() else None, f"picture{number} of {one['id']}")
+        for path, number in zip(files, numbers, strict=True)
+    ]
 
 
 def _merged(texts: Mapping[str, str]) -> dict[str, str]:

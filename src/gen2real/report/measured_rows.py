@@ -95,25 +95,40 @@ class Tables:
 
 
 def of_readings(result: Measured) -> Tables:
-    """A single run: each of its readings, tested against the baseline."""
+    """A single run: each of its readings, tested against the baseline; those that look up, against the headline too."""
     baseline = baseline_of(result.summary)
     found = lines(result.summary, result.all_values)
+    plain = reading_name(result.headline)
     against = [] if baseline is None else [reading_name(baseline)]
 
     def rows(key: str) -> list[MeasuredRow]:
-        return [
-            MeasuredRow(
-                reading_name(line.reading),
-                line.meaning,
-                line.standing,
-                line.measures.get(key),
-                {against[0]: (line.changes[key], line.changes[key].p_value)} if key in line.changes else {},
-                is_headline=line.is_headline,
+        own = []
+        for line in found:
+            tests = {against[0]: (line.changes[key], line.changes[key].p_value)} if key in line.changes else {}
+            if _looks_up(result, line.reading) and key in line.measures:
+                test = paired_bootstrap(
+                    result.values(line.reading, key), result.values(result.headline, key), resamples=2000
+                )
+                tests[plain] = test, test.p_value
+            own.append(
+                MeasuredRow(
+                    reading_name(line.reading),
+                    line.meaning,
+                    line.standing,
+                    line.measures.get(key),
+                    tests,
+                    is_headline=line.is_headline,
+                )
             )
-            for line in found
-        ]
+        return own
 
-    return _tables(measures_of(result.summary), rows, against, "reading", corrected=False)
+    return _tables(measures_of(result.summary), rows, [*against, plain], "reading", corrected=False)
+
+
+def _looks_up(result: Measured, reading: str) -> bool:
+    """Whether something was looked up for a reading's questions."""
+    details = result.readings[reading].get("details", {})
+    return any(isinstance(own, Mapping) and own.get("looked_up") for own in details.values())
 
 
 def of_runs(arms: Sequence[MeasuredArm]) -> Tables:
@@ -211,7 +226,7 @@ def _tables(keys: Sequence[str], rows: Any, against: Sequence[str], of: str, *, 
 
 def _scale(ends: Sequence[float]) -> tuple[float, float]:
     """Whole tenths, as of shares; round numbers nearer by where a measure is small or greater than 1, as distances."""
-    if ends and not _SMALL <= max(map(abs, ends)) <= 1:
+    if any(ends) and not _SMALL <= max(map(abs, ends)) <= 1:
         values = ticks(min(ends), max(ends), about=4)
         return values[0], values[-1]
     return scale(ends)
