@@ -18,8 +18,9 @@ from gen2real.evaluation.choice import chosen, measure_choice, read_choices
 from gen2real.evaluation.knowledge import measure_knowledge, rouge_scores
 from gen2real.evaluation.position import measure_position, spread_by_place
 from gen2real.evaluation.statistics import bootstrap_interval, group_values, ratio_values
-from gen2real.evaluation.tasks import TASKS, Asked, TaskInput, TaskScores, items_of, measure_task
+from gen2real.evaluation.tasks import LOOKED_UP, TASKS, Asked, TaskInput, TaskScores, items_of, measure_task
 from gen2real.evaluation.yes_no import is_plain, measure_yes_no, read_yes_no, says_yes, yes_no_values
+from gen2real.methods.sugar import settings
 from gen2real.methods.sugar.settings import TaskName
 from gen2real.models.multimodal import MultimodalModel
 
@@ -64,6 +65,7 @@ def test_every_task_of_a_recipe_is_there() -> None:
     from typing import get_args
 
     assert set(TASKS) == set(get_args(TaskName))
+    assert settings.LOOKED_UP == LOOKED_UP
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from sugar_world import make_world, sugar_config
 from torch import Tensor
 
 from gen2real import methods
-from gen2real.errors import ImageSetError, RecipeError
+from gen2real.errors import Gen2RealError, ImageSetError, RecipeError
 from gen2real.files import read_tensors
 from gen2real.imagesets.interleaved import Interleaved, Turn, slices, write_interleaved
 from gen2real.methods import rehearsal
@@ -409,6 +409,29 @@ def test_a_lookup_names_tasks_that_it_can_help(root: Path, tmp_path: Path) -> No
     rag = {"own": {"knowledge": str(root / "known.jsonl"), "tasks": ["found"]}}
     with pytest.raises(RecipeError, match="'found' is no task of questions in evaluation; those are: asked"):
         sugar_config(root, tmp_path / "run", evaluation={"asked": asked, "found": found}, rag=rag)
+
+
+def test_what_is_measured_on_is_read_before_a_model_is(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Faults of tasks and of lookups cost no training: not even the model is loaded."""
+    monkeypatch.setattr(sugar, "load_multimodal", None)
+    wrong = tmp_path / "wrong.jsonl"
+    wrong.write_text('{"image": "none.png", "question": "?", "answer": "a"}\n{"images": ["none.png"], "captions": 3}\n')
+    asked, known = {"asked": {"task": "questions", "path": str(root / "asked.jsonl")}}, str(root / "known.jsonl")
+    entry = {"entry": "{question}", "whole": "{found} {question}"}
+    faults: list[tuple[dict[str, Any], str]] = [
+        ({"evaluation": {"a": {"task": "questions", "path": str(wrong)}}}, r"there is no picture .*none\.png"),
+        ({"evaluation": {"a": {"task": "winoground", "path": str(wrong)}}}, "2 line.*'captions' must be a list"),
+        ({"evaluation": {"a": {"task": "retrieval", "path": str(root / "nowhere")}}}, "nowhere does not exist"),
+        ({"rag": {"own": {"knowledge": str(wrong)}}}, "line 2: there is no picture"),
+        ({"rag": {"own": {"knowledge": known, "template": entry}}}, "needs {answer} once"),
+        ({"rag": {"own": {"knowledge": known, "retriever": "nowhere/clip"}}}, "nowhere/clip"),
+        ({"evaluation": asked, "rag": {"own": {"knowledge": str(root / "asked.jsonl")}}}, "2 of 2 questions are among"),
+    ]
+    for changes, told in faults:
+        with pytest.raises(Gen2RealError, match=f"(?s){told}"):
+            sugar.prepare(sugar_config(root, tmp_path, **changes))
 
 
 def test_fewer_samples_are_part_of_more(root: Path, tmp_path: Path) -> None:

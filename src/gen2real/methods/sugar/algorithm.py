@@ -31,7 +31,6 @@ from accelerate import PartialState
 from accelerate.utils import set_seed
 
 from gen2real.errors import ImageSetError
-from gen2real.evaluation.rag import read_entries
 from gen2real.methods.fitting import fit
 from gen2real.methods.leaks import refuse_leaked_files
 from gen2real.methods.measured import Measured
@@ -40,7 +39,7 @@ from gen2real.methods.rehearsal import Rehearsal
 from gen2real.methods.sugar.data import SugarBatches, SugarData
 from gen2real.methods.sugar.labels import Calibration, SliceFeatures, Teachers, calibrate
 from gen2real.methods.sugar.loss import SugarLoss, SugarNetwork
-from gen2real.methods.sugar.readings import measure
+from gen2real.methods.sugar.readings import check, measure
 from gen2real.methods.sugar.settings import SugarConfig
 from gen2real.models.adapters import without_adapters
 from gen2real.models.multimodal import MultimodalModel, load_multimodal
@@ -113,15 +112,15 @@ def run(config: SugarConfig, *, quiet: bool = False) -> Measured | None:
 def prepare(config: SugarConfig) -> SugarTuning:
     """Everything up to the first update: model, adapters, head, the whole data looked at, and the teachers' features.
 
+    What is measured on is read for its faults alone.
+
     Raises: ModelError and ImageSetError, with what to type, for parts that do not fit.
     """
+    check(config)
     model = load_multimodal(config.model.name, revision=config.model.revision, dtype=config.model.dtype)
     data = SugarData(config.data, model, seed=config.seed)
     for task in config.evaluation.values():
         refuse_leaked_files(task.path, data.pictures)
-    for rag in config.rag.values():
-        # Its faults are told before the training, not after it.
-        read_entries(rag.knowledge)
     one, lora = config.discriminative, config.lora
     make_trainable(
         model, rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, targets=lora.targets, projector="frozen"

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gen2real.evaluation.rag import EncoderRetriever, OwnRetriever, Rag, Retriever, Template, read_entries
-from gen2real.evaluation.tasks import TaskScores, measure_task
+from gen2real.evaluation.rag import (
+    EncoderRetriever,
+    OwnRetriever,
+    Rag,
+    Retriever,
+    Template,
+    check_leaks,
+    read_entries,
+    template_named,
+)
+from gen2real.evaluation.tasks import TaskScores, check_task, measure_task
 from gen2real.methods.measured import Reading
 from gen2real.methods.sugar.settings import LOOKED_UP, RagSettings, SugarConfig
 from gen2real.models.dual_encoder import load_dual_encoder
@@ -24,7 +34,8 @@ _ANSWERED = (*LOOKED_UP, "captioning", "position")
 def measure(
     config: SugarConfig, model: MultimodalModel, untrained: Callable[[], AbstractContextManager[None]]
 ) -> tuple[dict[str, Reading], list[dict[str, Any]], int]:
-    """Readings, samples of texts, and how many items there are. Nothing of `evaluation` is opened before, in training.
+    """Readings, samples of texts, and how many items there are. In training nothing of `evaluation` is used; `check`
+    alone reads it before.
 
     Args:
         untrained: within it, the model is as it was before.
@@ -45,6 +56,25 @@ def measure(
             reading = f"{name}_{count}"
             readings[reading] = asking.read(reading, meaning, looked_up(config, rag), lookup.with_count(count))
     return readings, asking.samples, asking.items
+
+
+def check(config: SugarConfig) -> None:
+    """Reads whatever `measure` will read, and asks nobody: what is wrong with it is told before the training.
+
+    Raises: ImageSetError with every fault of a task's file, of what is looked up, and for questions that are among it;
+        Gen2RealError for a template without its fields; ModelError for a retriever that is not there.
+    """
+    asked = {name: check_task(task.task, task.path, limit=task.limit) for name, task in config.evaluation.items()}
+    compared: set[tuple[Path, str]] = set()
+    for rag in config.rag.values():
+        template_named(_template(rag))
+        entries = read_entries(rag.knowledge)
+        for name in looked_up(config, rag):
+            if (rag.knowledge, name) not in compared:
+                check_leaks(entries, asked[name])
+                compared.add((rag.knowledge, name))
+    for retriever in {rag.retriever for rag in config.rag.values() if rag.retriever is not None}:
+        load_dual_encoder(retriever)
 
 
 def looked_up(config: SugarConfig, rag: RagSettings) -> list[str]:
