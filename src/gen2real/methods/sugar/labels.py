@@ -33,8 +33,8 @@ from gen2real.models.text_encoder import load_text_encoder
 BRANCHES = ("text and text", "picture and text", "picture and picture")
 # Slices of one file of the cache: a killed run goes on behind the last whole one.
 _KEPT_TOGETHER = 8192
-# Distances that are held at once, in float64: 128 MiB.
-_CELLS = 1 << 24
+# Distances that are held at once, in float64: 128 MiB, and on a CPU what its cache holds.
+_CELLS, _CACHED_CELLS = 1 << 24, 1 << 19
 _SAMPLE = 2048
 
 
@@ -197,7 +197,9 @@ def prefix_targets(
     distance.fill_diagonal_(0)
 
     sample = torch.tensor(list(owners), device=device)
-    first, second = torch.triu_indices(count, count, 1, device=device)
+    # Each two once, in order of the longer one's length, which comes first: alike lengths are computed together.
+    order = lengths.argsort(stable=True)
+    first, second = order[torch.tril_indices(count, count, -1, device=device)]
     if settings.same_sample:
         others = sample[first] != sample[second]
         first, second = first[others], second[others]
@@ -251,12 +253,16 @@ def _kernel(
     second: Int[Tensor, " p"],
     settings: KernelSettings,
 ) -> Float[Tensor, " p"]:
-    """The global alignment kernel of pairs of prefixes; of two single slices their cosine."""
+    """The global alignment kernel of pairs of prefixes, the longer one first, in order of its length; of two single
+    slices their cosine."""
     if not len(first):
         return distance.new_empty(0)
     longest = int(lengths.max())
     slots = place.new_zeros(len(lengths), longest)
     slots[torch.arange(longest, device=place.device) < lengths[:, None]] = place
+    # [L N], and of fewest bytes: a distance is looked up by its place among all, and places are what is moved most.
+    small = distance.numel() <= torch.iinfo(torch.int32).max
+    slots = slots.T.to(torch.int32 if small else torch.int64).contiguous()
     # K(x, y) / √(K(x, x) · K(y, y)) is made of sums.
     normalize: Literal["paths", "none"] = "paths" if settings.normalize == "paths" else "none"
 
@@ -265,11 +271,12 @@ def _kernel(
 
     values = kernels(first, second)
     if settings.normalize == "self":
-        every = torch.arange(len(lengths), device=place.device)
-        alone = kernels(every, every).sqrt()
+        order = lengths.argsort(stable=True)
+        alone = distance.new_empty(len(lengths)).index_copy_(0, order, kernels(order, order).sqrt())
         values = values / alone[first] / alone[second]
     single = (lengths[first] == 1) & (lengths[second] == 1)
-    cosine = 1 - distance[slots[first, 0], slots[second, 0]] / 2
+    begin = slots[0].long()
+    cosine = 1 - distance[begin[first], begin[second]] / 2
     return torch.where(single, cosine, values)
 
 
@@ -283,31 +290,30 @@ def _aligned(
     bandwidth: float,
     normalize: Literal["paths", "none"],
 ) -> Tensor:
-    """The kernel of each pair, as many at once as fit; the longer ones together, so that little is padding."""
-    values = distance.new_empty(len(left))
-    # The kernel is symmetric: the longer prefix always lies along the same side.
-    swapped = lengths[left] < lengths[right]
-    left, right = torch.where(swapped, right, left), torch.where(swapped, left, right)
-    order = lengths[left].argsort(stable=True)
-    for pairs in _portions(order, lengths[left[order]], slots.shape[1]):
-        one, other = left[pairs], right[pairs]
+    """The kernel of each pair, as many at once as fit: pairs as `_kernel` has them, so that little is padding."""
+    values = []
+    for start, end in _portions(lengths[left], len(slots), distance.device):
+        one, other = left[start:end], right[start:end]
         along = torch.stack([lengths[one], lengths[other]], dim=1)
         rows, columns = along.amax(dim=0).tolist()
         # [N M P], the pairs side by side in memory: what the kernel's program goes over.
-        cells = distance[slots[one, :rows].T[:, None], slots[other, :columns].T[None]]
-        values[pairs] = global_alignment_kernel(cells.permute(2, 0, 1), along, bandwidth=bandwidth, normalize=normalize)
-    return values
+        above = slots[:rows].index_select(1, one).mul_(len(distance))
+        places = above[:, None] + slots[:columns].index_select(1, other)
+        cells = distance.flatten().index_select(0, places.flatten()).view(places.shape)
+        values.append(global_alignment_kernel(cells.permute(2, 0, 1), along, bandwidth=bandwidth, normalize=normalize))
+    return torch.cat(values)
 
 
-def _portions(order: Tensor, longer: Tensor, longest: int) -> Iterator[Tensor]:
-    """Pairs in order of length, cut where the padding would exceed what it pads, or what is held at once."""
+def _portions(longer: Tensor, longest: int, device: torch.device) -> Iterator[tuple[int, int]]:
+    """Where pairs in order of length are cut: where padding would exceed what it pads, or what is held at once."""
+    held = min(_CELLS, _CACHED_CELLS) if device.type == "cpu" else _CELLS
     bounds = [1]
     while bounds[-1] < longest:
         bounds.append(bounds[-1] * 2)
     ends = torch.searchsorted(longer.contiguous(), longer.new_tensor(bounds), right=True).tolist()
     for bound, start, end in zip(bounds, [0, *ends], ends, strict=False):
-        if end > start:
-            yield from order[start:end].split(max(1, _CELLS // min(bound, longest) ** 2))
+        size = max(1, held // min(bound, longest) ** 2)
+        yield from ((begin, min(begin + size, end)) for begin in range(start, end, size))
 
 
 def _shards(contents: list[Any]) -> list[list[Any]]:
