@@ -47,17 +47,21 @@ class Sequences:
         spans: int64 [R 3]: row, begin and end of each read-out's tokens. A picture's go from its first to its last,
             and the ones between the parts of a picture that is cut up are among them.
         owners: int64 [R] the sample of each read-out, by its place in the batch.
+        samples: int64 [N L] the sample of each token, where several are packed into a row; None: a row is a sample.
     """
 
     inputs: dict[str, Tensor]
     labels: Tensor
     spans: Tensor
     owners: Tensor
+    samples: Tensor | None = None
 
     def to(self, device: torch.device) -> Sequences:
         """The same on a device."""
         moved = {key: value.to(device, non_blocking=True) for key, value in self.inputs.items()}
-        return Sequences(moved, *(own.to(device, non_blocking=True) for own in (self.labels, self.spans, self.owners)))
+        labels, spans, owners = (own.to(device, non_blocking=True) for own in (self.labels, self.spans, self.owners))
+        samples = None if self.samples is None else self.samples.to(device, non_blocking=True)
+        return Sequences(moved, labels, spans, owners, samples)
 
     @property
     def tokens(self) -> Tensor:
@@ -157,7 +161,11 @@ def pack(sequences: Sequences, length: int) -> Sequences:
     spans = sequences.spans.clone()
     spans[:, 1:] += (before - first)[sequences.spans[:, 0], None]
     spans[:, 0] = row_of[sequences.spans[:, 0]]
-    return Sequences(inputs, packed(sequences.labels, IGNORED), spans, sequences.owners)
+    samples = packed(torch.arange(len(lengths), device=mask.device)[:, None].expand(shape))
+    # Nothing foretells a sample's first token: before it stands another sample.
+    labels = sequences.labels.clone()
+    labels[torch.arange(len(lengths), device=mask.device), first] = IGNORED
+    return Sequences(inputs, packed(labels, IGNORED), spans, sequences.owners, samples)
 
 
 def check_sequences(

@@ -45,6 +45,7 @@ from gen2real.models.adapters import without_adapters
 from gen2real.models.multimodal import MultimodalModel, load_multimodal
 from gen2real.models.multimodal_folder import checkpoint_activations, make_trainable, save_multimodal
 from gen2real.models.retrieval_head import RetrievalHead
+from gen2real.models.sequences import encode_sequences, pack
 from gen2real.training.distributed import rank
 from gen2real.training.run_folder import RunFolder
 from gen2real.training.trainer import FitReport
@@ -119,6 +120,10 @@ def prepare(config: SugarConfig) -> SugarTuning:
     check(config)
     model = load_multimodal(config.model.name, revision=config.model.revision, dtype=config.model.dtype)
     data = SugarData(config.data, model, seed=config.seed)
+    if config.data.packed:
+        # A model that cannot be told where samples begin is refused now.
+        first = encode_sequences(model, data.sources[0].samples[:1])
+        pack(first, first.labels.shape[1])
     for task in config.evaluation.values():
         refuse_leaked_files(task.path, data.pictures)
     one, lora = config.discriminative, config.lora

@@ -17,7 +17,7 @@ from gen2real.methods.batches import RowBatches, TextShare
 from gen2real.methods.sugar.labels import SliceFeatures
 from gen2real.methods.sugar.settings import SequenceData, SugarConfig
 from gen2real.models.multimodal import MultimodalModel
-from gen2real.models.sequences import Sequences, check_sequences, encode_sequences
+from gen2real.models.sequences import Sequences, check_sequences, encode_sequences, pack
 from gen2real.training.distributed import share
 
 
@@ -161,7 +161,7 @@ class SugarBatches(RowBatches[Drawn, Batch]):
         training = config.training
         super().__init__(sampler, seed=config.seed, parts=training.accumulation, workers=training.loader_workers)
         self._data, self._model, self._features = data, model, features
-        self._settings = config.discriminative
+        self._settings, self._packed = config.discriminative, config.data.packed
         counts = [len(source.samples) for source in data.sources]
         self._starts = [sum(counts[:place]) for place in range(len(counts))]
 
@@ -184,12 +184,15 @@ class SugarBatches(RowBatches[Drawn, Batch]):
         own = share(rows)
         seen = own or rows[:1]
         sequences = encode_sequences(self._model, [row.sample for row in seen], [row.readouts for row in seen])
+        tokens = int(sequences.tokens[: len(own)].sum())
+        if self._packed:
+            sequences = pack(sequences, sequences.labels.shape[1])
         return Batch(
             own=len(own),
             rows=len(rows),
             all_rows=len(whole),
             number=rows[0].number,
-            tokens=int(sequences.tokens[: len(own)].sum()),
+            tokens=tokens,
             sequences=sequences,
             readouts=sum(len(row.readouts) for row in own),
             prefixes=None if self._features is None else _prefixes(rows, self._features),

@@ -45,7 +45,7 @@ class SugarNetwork(nn.Module):
         `halves` [2H D]: of each half."""
         one = self._settings
         hidden = hidden_states(self._multimodal, batch.sequences.inputs)
-        found = {"sums": self._sums(hidden, batch.sequences.labels)}
+        found = {"sums": self._sums(hidden, batch.sequences)}
         if batch.prefixes is not None:
             found["readouts"] = self._embeddings(hidden, batch.sequences)
         if batch.halves is not None:
@@ -55,12 +55,14 @@ class SugarNetwork(nn.Module):
             found["halves"] = in_chunks(lambda some: self._embedded(halves, some), (rows,), size)
         return found
 
-    def _sums(self, hidden: Tensor, labels: Tensor) -> Tensor:
+    def _sums(self, hidden: Tensor, sequences: Sequences) -> Tensor:
+        labels, samples = sequences.labels, sequences.samples
         rows, places = (labels[:, 1:] != IGNORED).nonzero(as_tuple=True)
         # Only what is learnt goes through the LM head: mostly pictures stand before it.
         logits = next_token_logits(self._multimodal, hidden[rows, places])
         losses, _ = next_token(logits[:, None], labels[rows, places + 1][:, None])
-        return losses.new_zeros(labels[:, 1:].shape).index_put((rows, places), losses).sum(dim=1)
+        whose, count = (rows, len(labels)) if samples is None else (samples[rows, places + 1], int(samples.max()) + 1)
+        return losses.new_zeros(count, labels.shape[1] - 1).index_put((whose, places), losses).sum(dim=1)
 
     def _embeddings(self, hidden: Tensor, sequences: Sequences) -> Tensor:
         assert self.head is not None

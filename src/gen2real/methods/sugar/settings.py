@@ -42,6 +42,11 @@ class SequenceData(Config):
         None, ge=1, description="train on so many of each source; a larger number's contain a smaller's"
     )
     max_length: int | None = Field(None, ge=16, description="tokens of a sample, pictures included; None: the model's")
+    packed: bool = Field(
+        False,
+        description="several samples in a row as long as the batch's longest, none of which sees another: faster where "
+        "lengths differ much (ours)",
+    )
     on_unreadable: Literal["error", "skip"] = "error"
 
 
