@@ -85,6 +85,41 @@ def test_one_slice_each_is_the_local_kernel() -> None:
     assert torch.allclose(found, s / (2 - s), rtol=1e-14, atol=0)
 
 
+# tslearn 0.10.0: unnormalized_gak(a, b, sigma) of SEQUENCES, in the order of pairs (0, 0), (0, 1), …, (3, 3).
+SEQUENCES = [
+    [[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]],
+    [[0.0, 1.0], [2.0, 1.0]],
+    [[0.5, 0.0], [1.0, 0.5], [1.0, 1.0], [2.0, 0.0]],
+    [[1.0, 1.0]],
+]
+TSLEARN = {
+    0.5: [
+        *(1.3220190728706063, 0.00010135760705133594, 0.004925081362559238, 0.0006708074439817908),
+        *(1.0003355189049292, 3.0068254000491373e-05, 0.005267694329490211),
+        *(2.98648258410396, 0.00017217788586237315, 1.0),
+    ],
+    1.5: [
+        *(6.766363938153702, 0.7018948837364904, 4.833344609875838, 0.3150607119579965),
+        *(1.5174843861539067, 0.7944247164978614, 0.445811895273978),
+        *(24.532247259855104, 0.25815925522358135, 1.0),
+    ],
+}
+
+
+@pytest.mark.parametrize("sigma", TSLEARN)
+def test_in_one_space_with_one_sigma_it_is_tslearns(sigma: float) -> None:
+    """Ours grows with the lengths, σ = δ√((n+m)/2); here δ is chosen so that it does not."""
+    rows = [torch.tensor(one, dtype=torch.float64) for one in SEQUENCES]
+    found = []
+    for place, one in enumerate(rows):
+        for other in rows[place:]:
+            lengths = torch.tensor([[len(one), len(other)]])
+            phi = (one[:, None] - other).square().sum(dim=2)[None]
+            bandwidth = sigma / math.sqrt((len(one) + len(other)) / 2)
+            found.append(global_alignment_kernel(phi, lengths, bandwidth=bandwidth, normalize="none").item())
+    assert found == pytest.approx(TSLEARN[sigma], rel=1e-12)
+
+
 def test_it_is_symmetric_and_knows_the_order(generator: torch.Generator) -> None:
     distance, lengths = ragged(generator)
     there = global_alignment_kernel(distance, lengths)

@@ -201,6 +201,23 @@ def test_left_right_and_packed_are_as_one_by_one(
     assert torch.equal(packed.spans, again.spans)
 
 
+def test_a_mark_that_becomes_576_tokens_moves_what_stands_after_it(root: Path, samples: list[Interleaved]) -> None:
+    """As many as a picture has in LLaVA-1.5."""
+    model = load_multimodal(tiny_llava(root / "fine", tiny_clip(root / "fine-clip", image_size=192)))
+    stories, image = samples[:1] + samples[2:], model.processor.image_token_id
+    expected = one_by_one(model, stories)
+    for side in ("right", "left"):
+        batch = encode_sequences(model, stories, every_end(stories), side=side)
+        ids = batch.inputs["input_ids"]
+        read = [ids[row, begin:end] for row, begin, end in batch.spans.tolist()]
+        assert [len(own) for own in read] == [576, 1, 1, 576, 1, 1, 1, 576, 576]
+        assert all(bool((own == image).all()) == (len(own) == 576) for own in read)
+        before, after = ids[batch.spans[:, 0], batch.spans[:, 1] - 1], ids[batch.spans[:, 0], batch.spans[:, 2] - 1]
+        assert not (before == image)[[0, 3, 7]].any()
+        assert model.tokenizer.decode(after[[1, 4]]) == ".!"
+        torch.testing.assert_close(states(model, batch), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_packed_samples_do_not_see_each_other(models: dict[str, MultimodalModel], samples: list[Interleaved]) -> None:
     model = models["qwen2_vl"]
     other = [Interleaved("other", (Turn(("Another text. 12",)),)), samples[0]]
