@@ -134,6 +134,14 @@ def test_every_update_tells_both_losses_and_both_gradients(done: Measured) -> No
         assert -1 <= row["cosine_lora_g_d"] <= 1
 
 
+def test_measuring_gradients_changes_nothing(root: Path, tmp_path: Path, done: Measured) -> None:
+    """Whether it is done in every update or in the first alone."""
+    rarely = methods.run(sugar_config(root, tmp_path / "run", training__log_every=100), quiet=True)
+    assert ["gradient_d" in row for row in metrics(rarely.folder)] == [True, False]
+    for name in ("adapter_model.safetensors", "head.safetensors"):
+        assert (rarely.folder / "model" / name).read_bytes() == (done.folder / "model" / name).read_bytes(), name
+
+
 def test_the_loss_by_hand(root: Path, tmp_path: Path) -> None:
     """Sample by sample, from the whole model's logits and hidden states and the teachers' own vectors."""
     tuning = prepared(sugar_config(root, tmp_path, discriminative__weight=0.5))

@@ -27,7 +27,7 @@ from gen2real.models.multimodal import MultimodalModel
 from gen2real.models.retrieval_head import read_out
 from gen2real.models.sequences import Sequences
 from gen2real.training.chunking import in_chunks
-from gen2real.training.conflict import cosines, gradients_of
+from gen2real.training.conflict import cosines, gradients_of, gradients_of_both
 from gen2real.training.distributed import gather
 
 
@@ -78,13 +78,15 @@ class SugarLoss:
     """Named terms of one batch: `loss`, and of it `L_g` and `L_d`, each before its weight.
 
     Every `training.log_every` updates also `gradient_g` and `gradient_d`, the norms of the gradients of L_g and α·L_d
-    on the adapters, and `cosine_lora_g_d`, the cosine of the two.
+    on the adapters, and `cosine_lora_g_d`, the cosine of the two. Such an update has one backward pass more, and
+    changes the weights as without it.
     """
 
     def __init__(self, network: SugarNetwork, config: SugarConfig, calibration: Calibration | None = None) -> None:
         self._config, self._calibration = config, calibration
         lora = [p for _, layer in lora_layers(network.model) for p in layer.parameters() if p.requires_grad]
         self._parts = {"lora": lora}
+        self._trained = [p for p in network.parameters() if p.requires_grad]
 
     def __call__(self, models: Mapping[str, nn.Module], batch: Batch) -> dict[str, Tensor]:
         network = models["sugar"]
@@ -101,7 +103,8 @@ class SugarLoss:
         # L = L_g + α·L_d   (paper, equation 1)
         weighted = {"g": generative, "d": one.weight * discriminative}
         terms = {"loss": weighted["g"] + weighted["d"], "L_g": generative, "L_d": discriminative}
-        return terms | self._gradients(weighted, batch.number + 1)
+        done, every = batch.number + 1, self._config.training.log_every
+        return terms if done != 1 and done % every else terms | self._gradients(weighted)
 
     def _structure(self, found: Mapping[str, Tensor], batch: Batch) -> Tensor:
         assert batch.prefixes is not None
@@ -129,13 +132,15 @@ class SugarLoss:
         owners = torch.tensor(batch.halves.owners, device=first.device)
         return image_text_contrastive(first, second, scale, groups=owners)
 
-    def _gradients(self, weighted: Mapping[str, Tensor], done: int) -> dict[str, Tensor]:
-        training = self._config.training
-        if done != 1 and done % training.log_every:
-            return {}
-        gradients = gradients_of(weighted, self._parts)
+    def _gradients(self, weighted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if self._config.training.precision == "float16":
+            # Its losses are scaled before their backward pass, which must be the trainer's own.
+            gradients, changed = gradients_of(weighted, self._parts), {}
+        else:
+            gradients, loss = gradients_of_both(weighted, self._parts, self._trained)
+            changed = {"loss": loss}
         norms = {
             f"gradient_{name}": torch.stack([g.norm() for g in own["lora"] if g is not None]).norm()
             for name, own in gradients.items()
         }
-        return norms | cosines(gradients)
+        return changed | norms | cosines(gradients)
