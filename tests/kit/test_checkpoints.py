@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
-from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+from PIL import Image
+from transformers import (
+    AutoProcessor,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    CLIPTokenizer,
+    LlavaForConditionalGeneration,
+)
 
 from commands import gen2real_
 from gen2real import kit
@@ -25,7 +32,7 @@ BUDGET = 25_000_000
 def test_they_fit_their_budget_and_hold_nothing_but_text_and_safetensors() -> None:
     files = [path for path in kit.folder("clip").parent.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= BUDGET
-    assert {path.suffix for path in files} <= {".json", ".safetensors", ".txt", ".md"}
+    assert {path.suffix for path in files} <= {".json", ".jinja", ".safetensors", ".txt", ".md"}
 
 
 def test_a_checkpoint_that_is_not_there_says_how_to_make_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -69,6 +76,33 @@ def test_the_decoder_knows_how_captions_of_web_go() -> None:
     with torch.no_grad():
         likeliest = decoder(input_ids=start).logits[0, -1].topk(5).indices
     assert {tokenizer.decode(token).strip() for token in likeliest} <= set(KINDS)
+
+
+def test_stock_transformers_answers_what_is_to_be_seen_in_any_of_several_pictures() -> None:
+    """Kind and colour of one toy, and of the last of two pictures; the tower is CLIP's own."""
+    folder = kit.folder("multimodal")
+    model, processor = LlavaForConditionalGeneration.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    tower = CLIPModel.from_pretrained(kit.folder("clip")).vision_model.state_dict()
+    assert all(torch.equal(value, tower[key]) for key, value in model.model.vision_tower.state_dict().items())
+    scenes = [sample_scene("web", "test", index, kind=kind) for index, kind in enumerate(KINDS)]
+    shown = [Image.fromarray(one) for one in render(scenes)]
+
+    def answers(question: str, pictures: list[list[Image.Image]]) -> list[str]:
+        content = [*[{"type": "image"}] * len(pictures[0]), {"type": "text", "text": question}]
+        prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+        inputs = processor(images=pictures, text=[prompt] * len(pictures), padding=True, return_tensors="pt")
+        made = model.generate(**inputs, max_new_tokens=3, do_sample=False)[:, inputs["input_ids"].shape[1] :]
+        return [told.strip() for told in processor.batch_decode(made, skip_special_tokens=True)]
+
+    alone = [[one] for one in shown]
+    after = [[shown[place - 1], shown[place]] for place in range(len(shown))]
+    for pictures, least in ((alone, 0.7), (after, 0.6)):
+        kinds = answers("what is this?", pictures)
+        assert sum(a == scene.toys[0].kind for a, scene in zip(kinds, scenes, strict=True)) > least * len(KINDS)
+    one = scenes[0].toys[0].kind
+    balls = [sample_scene("web", "test", index, kind=one) for index in range(18)]
+    colours = answers(f"what colour is the {one}?", [[Image.fromarray(picture)] for picture in render(balls)])
+    assert sum(told == scene.toys[0].colour for told, scene in zip(colours, balls, strict=True)) > 12
 
 
 def test_stock_diffusers_draws_what_the_prompt_says() -> None:
