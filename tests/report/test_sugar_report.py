@@ -13,11 +13,12 @@ from sugar_worlds import PLACES, TASKS, UPDATES, recipe, sugar_run
 from gen2real.evaluation.statistics import Interval, paired_bootstrap
 from gen2real.files import write_json
 from gen2real.methods.measured import Measured
+from gen2real.methods.measured_findings import verdict
 from gen2real.methods.measures import Measure
 from gen2real.report import write_report
 from gen2real.report.curves import joint_curves
 from gen2real.report.labels import labels_of
-from gen2real.report.measured_report import _columns, measured_runs
+from gen2real.report.measured_report import _columns, measured_comparison, measured_runs
 from gen2real.report.measured_rows import MeasuredArm, of_readings
 from gen2real.report.tasks import TaskTable, Told, lookups_of, tasks_of
 
@@ -158,6 +159,27 @@ def test_samples_are_the_first_of_every_task(run: Measured) -> None:
     assert [len(one.shown) for one in samples] == [1] * 12 + [6] * 12
     assert [one.further for one in samples] == [0] * 12 + [2] * 12
     assert list(samples[0].texts) == ["base, clip 1", "tuned", "own 1"]
+
+
+def test_arms_stand_side_by_side(run: Measured) -> None:
+    """Two arms of one run: the tuned model, and the same with what it looked up."""
+    rows: list[dict[str, Any]] = []
+    for arm, reading in (("Sugar", "tuned"), ("looked up", "own_1")):
+        measures = {key: {"interval": own, "against": {}} for key, own in run.readings[reading]["measures"].items()}
+        rows.append({"arm": arm, "size": None, "reading": reading, "seeds": 1, "measures": measures, "note": "",
+                     "runs": {"0": run.folder.name}})  # fmt: skip
+    facts = measured_comparison(run.folder.parent, {"against": [], "rows": rows})
+    assert "each measured on 24 items." in facts["lead"][0]
+    assert {table.name: table.columns for table in facts["tasks"]}["pope"] == ["Sugar"]
+    assert [(name, task) for name, task, _ in facts["lookups"]] == [("looked up", "questions")]
+    assert facts["labels"] is None
+    assert [panel["joint"] is not None for panel in facts["panels"]] == [True, True]
+
+
+def test_what_did_not_change_is_told_of_items(run: Measured) -> None:
+    values = {**run.all_values, "tuned/pope_accuracy": run.values("base", "pope_accuracy")}
+    assert "Item by item the same: accuracy, pope " in verdict(run.summary, values)
+    assert "icture by picture" not in verdict(run.summary, values)
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -111,7 +111,8 @@ def verdict(summary: Mapping[str, Any], values: Values | None = None) -> str:
     before = {} if baseline is None else summary["readings"][baseline]["measures"]
     keys = leading(list(line.measures))
     if len(keys) > _SENTENCES and all(key in line.changes for key in keys):
-        return f"Read as {reading_name(line.reading)}, beside the model before the training. {_sorted(line, keys)}"
+        told = _sorted(line, keys, items_of(summary))
+        return f"Read as {reading_name(line.reading)}, beside the model before the training. {told}"
     parts = []
     for key in keys:
         measure = Measure(key)
@@ -119,7 +120,8 @@ def verdict(summary: Mapping[str, Any], values: Values | None = None) -> str:
         told = f"{measure.name}{which} is {measure.interval(line.measures[key])}"
         same = key in line.changes and _is_nothing(line.changes[key])
         if same:
-            told += ", as before the training: picture by picture the two are equal"
+            one = _one(items_of(summary))
+            told += f", as before the training: {one} by {one} the two are equal"
         elif key in before and line.reading != baseline:
             told += f"; before the training {measure.value(before[key]['mean'])}"
         if key in line.changes and not same:
@@ -128,15 +130,16 @@ def verdict(summary: Mapping[str, Any], values: Values | None = None) -> str:
     return f"Read as {reading_name(line.reading)}: {'. '.join(parts)}."
 
 
-def _sorted(line: Line, keys: Sequence[str]) -> str:
+def _sorted(line: Line, keys: Sequence[str], items: str) -> str:
     """Many measures by what their changes are, a sentence for each sort: `Better beyond what chance explains: …`."""
+    same = f"{_one(items)} by {_one(items)} the same"
     sorts: dict[str, list[str]] = {}
     for key in keys:
         measure, change = Measure(key), line.changes[key]
         which = " (lower is better)" if measure.lower_is_better else ""
         told = f"{measure.name}{which} {measure.value(line.measures[key].mean)}"
         if _is_nothing(change):
-            sorts.setdefault("picture by picture the same", []).append(told)
+            sorts.setdefault(same, []).append(told)
         else:
             sorts.setdefault(_weighed(measure, change).removeprefix("which "), []).append(
                 f"{told}, {measure.change(change)}"
@@ -229,6 +232,11 @@ def _headline_measures(summary: Mapping[str, Any]) -> dict[str, Any]:
 def items_of(summary: Mapping[str, Any]) -> str:
     """What a value of a measure is of: a task has items, and nobody says where their pictures come from."""
     return "items" if "samples" in summary["pictures"] else "real pictures"
+
+
+def _one(items: str) -> str:
+    """`item` of items, `picture` of real pictures."""
+    return items.removeprefix("real ").removesuffix("s")
 
 
 def _tested(summary: Mapping[str, Any]) -> int:
