@@ -5,7 +5,8 @@
     python benchmarks/speed/discriminative.py --model llava-7b --device cuda --batch-size 16 --updates 20
 
     generative        α = 0: plain fine-tuning. No head, no teachers, nothing is read
-    both              α = 1, three teachers' distances: read-outs of the one forward pass, labels, both losses
+    both              α = 1, triple distances (the kit's scorer for pictures, its CLIP for texts and across): read-outs
+                      of the one forward pass, labels, both losses
     both, gradients   the same with `log_every: 1`: the norms of both gradients are measured in every update
 
 All are whole runs of `method: sugar` (`sugar.prepare`, then `tune`), with making batches, and every arm has the same
