@@ -22,7 +22,7 @@ from comparing import make_sets, options_of, run_comparison  # noqa: E402
 
 SETS = {
     "home-told": "kit home --split train --stories 500",
-    "home-pairs.jsonl": "import pairs {sets}/home-told",
+    "home-pairs.jsonl": "import pairs {sets}/home-told --order both",
     "home-talks.jsonl": "import questions {sets}/home-told/questions.jsonl --turns 4",
     "home-known": "kit home --split train --count 100",
     "home-told-validation": "kit home --split validation --count 300 --captions 5 --stories 200 --tasks 300",

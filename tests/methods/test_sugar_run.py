@@ -261,21 +261,26 @@ def test_a_resumed_run_ends_with_the_same_bits(root: Path, tmp_path: Path, monke
     ]
 
 
-def test_packed_samples_teach_the_same_in_fewer_rows(root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["structure", "infonce"])
+def test_packed_samples_teach_the_same_in_fewer_rows(root: Path, tmp_path: Path, form: str) -> None:
     found, rows = [], []
     for packed in (False, True):
-        tuning = prepared(sugar_config(root, tmp_path, data__packed=packed, training__batch_size=7))
+        tuning = prepared(
+            sugar_config(root, tmp_path, data__packed=packed, training__batch_size=7, discriminative__form=form)
+        )
         batch = first_batch(tuning)
         losses = terms(tuning, batch)
         losses["loss"].backward()
-        rows.append(len(batch.sequences.labels))
+        halves = () if batch.halves is None else batch.halves.chunks
+        rows.append([len(one.labels) for one in (batch.sequences, *halves)])
         assert tuning.model.head is not None
         trained = [*tuning.model.model.parameters(), *tuning.model.head.parameters()]
         gradients = [p.grad for p in trained if p.grad is not None]
         found.append([losses["L_g"].detach(), losses["L_d"].detach(), *gradients])
         network = SugarNetwork(tuning.model, tuning.config)
         found[-1].append(network(batch)["sums"].detach())
-    assert rows[1] < rows[0] == 7
+    assert rows[0][0] == 7
+    assert all(fewer < more for more, fewer in zip(*rows, strict=True))
     assert len(found[0]) == 2 + 8 + 4 + 1
     for ours, theirs in zip(*found, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)

@@ -185,8 +185,7 @@ class SugarBatches(RowBatches[Drawn, Batch]):
         seen = own or rows[:1]
         sequences = encode_sequences(self._model, [row.sample for row in seen], [row.readouts for row in seen])
         tokens = int(sequences.tokens[: len(own)].sum())
-        if self._packed:
-            sequences = pack(sequences, sequences.labels.shape[1])
+        sequences = self._in_rows(sequences)
         return Batch(
             own=len(own),
             rows=len(rows),
@@ -199,6 +198,9 @@ class SugarBatches(RowBatches[Drawn, Batch]):
             halves=self._halves(rows, own),
         )
 
+    def _in_rows(self, sequences: Sequences) -> Sequences:
+        return pack(sequences, sequences.labels.shape[1]) if self._packed else sequences
+
     def _halves(self, rows: list[Drawn], own: list[Drawn]) -> Halves | None:
         if self._settings.weight == 0 or self._settings.form != "infonce":
             return None
@@ -209,7 +211,7 @@ class SugarBatches(RowBatches[Drawn, Batch]):
         halves = [half for row in mine for half in row.halves or ()] or standing_in
         size = 2 * (self._settings.chunk or len(halves))
         chunks = [
-            encode_sequences(self._model, some, [[-1] for _ in some])
+            self._in_rows(encode_sequences(self._model, some, [[-1] for _ in some]))
             for some in (halves[start : start + size] for start in range(0, len(halves), size))
         ]
         return Halves(chunks, size, len(mine), [row.owner for row in cut])

@@ -50,7 +50,7 @@ class SugarNetwork(nn.Module):
             found["readouts"] = self._embeddings(hidden, batch.sequences)
         if batch.halves is not None:
             halves = batch.halves
-            rows = torch.arange(sum(len(chunk.labels) for chunk in halves.chunks))
+            rows = torch.arange(sum(len(chunk.owners) for chunk in halves.chunks))
             size = None if one.chunk is None else halves.size
             found["halves"] = in_chunks(lambda some: self._embedded(halves, some), (rows,), size)
         return found

@@ -37,7 +37,11 @@ LOOKED_UP: tuple[TaskName, ...] = ("questions", "yes-no", "choice", "knowledge")
 class SequenceData(Config):
     """Interleaved samples to learn from: JSON Lines as `gen2real import` writes them."""
 
-    train: Annotated[tuple[Annotated[SourceSettings, BeforeValidator(as_source)], ...], BeforeValidator(one_or_more)]
+    train: Annotated[
+        tuple[Annotated[SourceSettings, BeforeValidator(as_source)], ...],
+        BeforeValidator(one_or_more),
+        Field(min_length=1),
+    ]
     samples: int | None = Field(
         None, ge=1, description="train on so many of each source; a larger number's contain a smaller's"
     )
