@@ -12,6 +12,7 @@ from gen2real.config import (
     Config,
     RecipeName,
     RecipePath,
+    RecipeValues,
     differing_keys,
     dump,
     load_recipe,
@@ -415,3 +416,20 @@ def test_keys_of_one_side_only_differ_too() -> None:
     assert differing_keys({"a": {"b": 1}}, {"a": {"c": 2}}) == ["a.b: 1 → None", "a.c: None → 2"]
     assert differing_keys({"a": {"b": 1}}, {"a": {"b": 1}}) == []
     assert differing_keys({"a": None}, {"a": {"b": 1}}) == ["a: None → {'b': 1}"]
+
+
+class Several(Config):
+    method: Literal["several"] = "several"
+    set: RecipeValues = Field(default_factory=dict)
+
+
+def test_paths_in_values_for_another_recipe_are_those_that_look_like_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("sets", "common/cat"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    text = "method: several\nset: {a: ../sets, b: {c: [./cat, ../gone, cat]}, d: 3}\n"
+    config = load_recipe(write(tmp_path, text, "common/all.yaml"), {"several": Several})
+    assert isinstance(config, Several)
+    assert config.set == {"a": "sets", "b": {"c": ["common/cat", "../gone", "cat"]}, "d": 3}

@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 
 from gen2real.comparison import MeasuredTable, compare
-from gen2real.config import load_recipe
+from gen2real.config import dump, load_recipe
 from gen2real.errors import RecipeError
 from gen2real.files import read_json
 from gen2real.generation import GenerateConfig, generate
 from gen2real.imagesets import ImageSet
 from gen2real.imagesets.interleaved import Interleaved, Turn, write_interleaved
+from gen2real.imagesets.questions import write_questions
 from gen2real.methods import CONFIGS, run
 from gen2real.methods.measured import Measured
 from gen2real.methods.result import Result
@@ -331,6 +332,54 @@ def test_it_compares_losses(world: World, tmp_path: Path, path: Path) -> None:
     assert set(config.against) == {"ITC", "IS", "ITC + IS"}
     assert rows["original"].runs == rows["features"].runs
     assert (rows["original"].reading, rows["features"].reading) == ("original", "tuned")
+
+
+@pytest.mark.parametrize("path", [path for path in COMPARISONS if COMPARED[path] == "sugar"], ids=named)
+def test_it_compares_the_parts_of_sugar(
+    world: World, tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What is looked up lies where the recipe says, seen from here.
+    monkeypatch.chdir(tmp_path)
+    known = tmp_path / "runs" / "kit" / "sets" / "home-known" / "questions.jsonl"
+    pictures = ImageSet.read(world.root / "real").paths
+    for file, picture in ((known, pictures[0]), (tmp_path / "asked.jsonl", pictures[-1])):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_questions(file, [{"image": str(picture), "question": "what colour?", "answer": "red"}])
+    changes = taught_and_asked(world, tmp_path) | {
+        "evaluation": f"{{questions: {{task: questions, path: {tmp_path / 'asked.jsonl'}}}}}",
+        "decoding.max_tokens": 2,
+        "head": "{width: 8, dim: 8}",
+    }
+    small = load_recipe(
+        path.parent / read_recipe(path).values["recipe"], CONFIGS, [f"{key}={value}" for key, value in changes.items()]
+    )
+    (tmp_path / "small.yaml").write_text(dump(small))
+    overrides = [f"recipe={tmp_path / 'small.yaml'}", f"output={tmp_path / 'compared'}", "seeds=[0]"]
+    config = load_recipe(path, {"compare": CompareConfig}, overrides)
+    assert isinstance(config, CompareConfig)
+    assert len(load_comparison(path).seeds) >= 5
+    table = compare(config, quiet=True)
+    assert isinstance(table, MeasuredTable)
+    rows = {row.arm: row for row in table.rows}
+    assert list(rows) == list(config.arms)
+    recipes = {arm: read_json(tmp_path / "compared" / row.runs[0] / "recipe.json") for arm, row in rows.items()}
+    assert {one["training"]["steps"] for one in recipes.values()} == {1}, "arms are compared at equal steps"
+    by_sugar = {arm for arm, row in rows.items() if row.runs == rows["Sugar"].runs}
+    assert {rows[arm].reading for arm in by_sugar} == {"base", "tuned", "own_1", "own_3", "clip_1", "clip_3"}
+    controls = {
+        "α = 0": ("discriminative", "weight", 0),
+        "InfoNCE": ("discriminative", "form", "infonce"),
+        "last image token": ("discriminative", "image_readout", "last"),
+        "mean of slices": ("kernel", "alignment", "mean"),
+        "one encoder": ("kernel", "local", "joint"),
+    }
+    assert {arm for arm in rows if arm not in by_sugar} == set(controls)
+    for arm, (section, key, value) in controls.items():
+        assert [own for own in recipes if recipes[own][section][key] == value] == [arm]
+    # What was written can be run again.
+    again = load_recipe(tmp_path / "compared" / "recipe.yaml", {"compare": CompareConfig})
+    assert isinstance(again, CompareConfig)
+    assert again.arms == config.arms
 
 
 @pytest.mark.parametrize("path", CIRCLES, ids=named)

@@ -67,6 +67,18 @@ RecipePath = Annotated[Path, AfterValidator(_beside_the_recipe)]
 working directory. What a run writes is a plain `Path`."""
 
 
+def _paths_within(value: Any, info: ValidationInfo) -> Any:
+    if isinstance(value, dict):
+        return {key: _paths_within(own, info) for key, own in value.items()}
+    if isinstance(value, list | tuple):
+        return [_paths_within(own, info) for own in value]
+    return _folder_or_name(value, info) if isinstance(value, str) and value.startswith(("./", "../")) else value
+
+
+RecipeValues = Annotated[dict[str, Any], AfterValidator(_paths_within)]
+"""Values for another recipe, dotted key → value. A text in them that begins with ./ or ../ is a `RecipePath`."""
+
+
 def load_recipe(path: str | Path, config_types: Mapping[str, type[Config]], overrides: Sequence[str] = ()) -> Config:
     """The settings of a recipe file: its base, the file itself, then `overrides` ("optimizer.lr=3e-5"), validated.
 

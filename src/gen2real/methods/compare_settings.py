@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from gen2real.config import Config, RecipePath, nearest
+from gen2real.config import Config, RecipePath, RecipeValues, nearest
 
 
 class SoupOf(Config):
@@ -27,13 +27,15 @@ class Arm(Config):
     """
 
     recipe: RecipePath | None = None
-    set: dict[str, Any] = Field({}, description="dotted key → value, over the recipe")
+    set: RecipeValues = Field({}, description="dotted key → value, over the recipe")
     reading: str | None = Field(None, description="None: a classifier's blend; else the one its method is judged by")
     soup: SoupOf | None = None
     init: str | dict[str, str] | None = Field(
         None, description="the arm whose run it starts from; or several: key of the recipe → arm"
     )
-    into: str = Field("encoder.init", description="the key of the recipe that takes the run of `init`")
+    into: str | None = Field(
+        None, description="the key of the recipe that takes the run of the one arm of `init`; None: encoder.init"
+    )
     seeds: tuple[int, ...] | None = None
     note: str = ""
 
@@ -42,11 +44,11 @@ class Arm(Config):
         """Key of the recipe → the arm whose run it takes."""
         if self.init is None:
             return {}
-        return {self.into: self.init} if isinstance(self.init, str) else dict(self.init)
+        return {self.into or "encoder.init": self.init} if isinstance(self.init, str) else dict(self.init)
 
     @model_validator(mode="after")
     def _one_way_to_say_where(self) -> Arm:
-        if not isinstance(self.init, str) and "into" in self.model_fields_set:
+        if not isinstance(self.init, str) and self.into is not None:
             raise ValueError("into says where the run of the one arm of init goes; give init: NAME, or leave into out")
         return self
 
@@ -60,7 +62,7 @@ class CompareConfig(Config):
     method: Literal["compare"] = "compare"
     output: Path
     recipe: RecipePath | None = None
-    set: dict[str, Any] = Field({}, description="dotted key → value, over every arm's recipe")
+    set: RecipeValues = Field({}, description="dotted key → value, over every arm's recipe")
     seeds: tuple[int, ...] = Field((0, 1, 2, 3, 4), min_length=1)
     arms: dict[str, Arm] = Field(min_length=1)
     against: tuple[str, ...] = ()
