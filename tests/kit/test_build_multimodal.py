@@ -17,10 +17,11 @@ from gen2real.kit.build import lessons
 from gen2real.kit.build.branching import rows
 from gen2real.kit.build.clip import build_clip
 from gen2real.kit.build.corpus import pixels
-from gen2real.kit.build.lessons import Lesson, about_last, about_picture, about_story
+from gen2real.kit.build.lessons import Lesson, about_last, about_picture, about_story, about_text
 from gen2real.kit.build.multimodal import Teller, build_multimodal
 from gen2real.kit.build.settings import BuildConfig, StageSettings
 from gen2real.kit.world import Scene, questions, render, sample_scene, sample_story
+from gen2real.kit.world.language import long_caption
 from gen2real.models.multimodal import MultimodalModel, load_multimodal
 
 STAGE = StageSettings(steps=3, batch_size=8, lr=1e-3, warmup_steps=1)
@@ -58,6 +59,7 @@ def examples() -> list[Lesson]:
         about_picture(SCENES[0], random()),
         about_story(sample_story("web", "train", 3), random()),
         *(about_last(SCENES[:count], random(count)) for count in (2, 3, 4)),
+        about_text(SCENES[0], random()),
     ]
 
 
@@ -83,7 +85,7 @@ def test_the_tower_is_the_clips_own(folder: Path) -> None:
     assert all(torch.equal(own[key], tower[key]) for key in tower)
 
 
-@pytest.mark.parametrize("number", range(5))
+@pytest.mark.parametrize("number", range(6))
 def test_a_lesson_is_what_the_chat_template_writes(model: MultimodalModel, number: int) -> None:
     """What is learnt is token for token what will be asked, and answered."""
     lesson = examples()[number]
@@ -108,7 +110,7 @@ def _length(lesson: Lesson, model: MultimodalModel) -> int:
     return len(model.token_ids(begun))
 
 
-@pytest.mark.parametrize("number", range(5))
+@pytest.mark.parametrize("number", range(6))
 def test_branches_are_computed_as_if_each_stood_alone(model: MultimodalModel, number: int) -> None:
     """In a batch with others, padded, with its siblings: the logits are stock LLaVA's of the one conversation."""
     taught = examples()
@@ -119,7 +121,7 @@ def test_branches_are_computed_as_if_each_stood_alone(model: MultimodalModel, nu
         found = teller(teller.see(shown), batch)
         before = int(batch.learnt[:number].sum())
         begun = "".join(piece.text for piece in lesson.prefix)
-        own = pixels(render(list(lesson.scenes)))
+        own = pixels(render(list(lesson.scenes))) if lesson.scenes else None
         of_prefix = sum(len(_ids(model, piece.text)) for piece in lesson.prefix if piece.learnt)
         place = before + of_prefix
         for branch in lesson.branches:
@@ -157,7 +159,16 @@ def test_answers_are_true_and_options_hold_them() -> None:
                     lettered += 1
                     answer = dict(line.split(". ", 1) for line in options[:-1])[answer]
                 assert known[text[0].lower() + text[1:]] == answer
+            doubted = [told.text.strip() for _, told in about_picture(scene, random(seed)).branches[-2:]]
+            assert set(doubted) <= {"yes</s>", "no</s>"}
     assert lettered > 20
+
+
+def test_a_picture_in_words_says_what_is_asked() -> None:
+    for scene in SCENES:
+        lesson = about_text(scene, random())
+        assert (lesson.scenes, lesson.prefix[0].text) == ((), f"USER: {long_caption(scene)}")
+        assert {turn[0].text.startswith(" ") for turn in lesson.branches} == {True}
 
 
 def test_a_judged_captions_wording_does_not_tell_whether_it_fits() -> None:

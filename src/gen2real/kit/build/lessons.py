@@ -61,15 +61,25 @@ class Lesson:
     branches: tuple[tuple[Piece, ...], ...]
 
 
-def about_picture(scene: Scene, random: np.random.Generator) -> Lesson:
-    """A picture: a short caption, a long one, one to be judged, and questions, each topic as often as the others."""
+def about_picture(scene: Scene, random: np.random.Generator, *, doubts: int = 3) -> Lesson:
+    """A picture: a short caption, a long one, one to be judged, questions, each topic as often as the others, and more
+    of those that are answered by yes or no: they are learnt last."""
     asked = [
         turn(str(random.choice(_SHORT)), caption(scene, random)),
         turn(str(random.choice(_LONG)), long_caption(scene)),
         _judged(scene, random),
         *(_turn_of(question, scene, random) for question in _by_topic(scene, _BRANCHES, random)),
+        *(turn(question.question, question.answer) for question in _yes_or_no(scene, doubts, random)),
     ]
     return Lesson((scene,), (Piece(f"USER: {PICTURE}\n"),), tuple(asked))
+
+
+def about_text(scene: Scene, random: np.random.Generator) -> Lesson:
+    """A picture put into words, which are all there is; then questions about it."""
+    asked = (_turn_of(question, scene, random) for question in _by_topic(scene, _BRANCHES, random))
+    return Lesson(
+        (), (Piece(f"USER: {long_caption(scene)}"),), tuple((Piece(f" {q.text}"), answer) for q, answer in asked)
+    )
 
 
 def about_story(story: Story, random: np.random.Generator) -> Lesson:
@@ -146,6 +156,12 @@ def _by_topic(scene: Scene, count: int, random: np.random.Generator) -> list[Que
     return [topics[topic][int(random.integers(len(topics[topic])))] for topic in chosen]
 
 
+def _yes_or_no(scene: Scene, count: int, random: np.random.Generator) -> list[Question]:
+    """Some of the questions that are answered by yes or no; nothing is drawn where none is wanted."""
+    asked = [question for question in questions(scene) if question.answer in ("yes", "no")]
+    return [asked[int(place)] for place in (random.permutation(len(asked))[:count] if count else ())]
+
+
 def _options(question: Question, scene: Scene, random: np.random.Generator) -> list[str]:
     """The answer among others that the same topic has, shuffled."""
     others = [one for one in _answers(question.topic) if one != question.answer]
@@ -173,7 +189,7 @@ def texts(count: int, seed: int) -> Iterator[str]:
     for index in range(count):
         random = stream(seed, "web", "train", index, purpose=2)
         scene = sample_scene("web", "train", index, seed=seed)
-        lessons = [about_picture(scene, random)]
+        lessons = [about_picture(scene, random, doubts=0)]
         if index % 4 == 0:
             lessons.append(about_story(sample_story("web", "train", index, seed=seed), random))
         for lesson in lessons:

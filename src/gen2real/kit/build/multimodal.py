@@ -28,7 +28,17 @@ from gen2real.kit.build.branching import Rows, rows
 from gen2real.kit.build.clip import build_clip
 from gen2real.kit.build.corpus import CorpusBatch, pictures, pixels
 from gen2real.kit.build.fitting import fit
-from gen2real.kit.build.lessons import END, PICTURE, TEMPLATE, Lesson, about_last, about_picture, about_story, texts
+from gen2real.kit.build.lessons import (
+    END,
+    PICTURE,
+    TEMPLATE,
+    Lesson,
+    about_last,
+    about_picture,
+    about_story,
+    about_text,
+    texts,
+)
 from gen2real.kit.build.settings import BuildConfig
 from gen2real.kit.build.storage import save_half
 from gen2real.kit.world.language import vocabulary
@@ -117,6 +127,8 @@ def _groups(
     several = len(scenes) // _SCENES_TO_A_STORY
     short = [about_picture(scenes[place], randoms[place]) for place in range(2 * several, len(scenes))]
     groups = [(short, np.array(stored[batch.indices[2 * several :]]))]
+    # Scenes that are also told by a story or beside other pictures are put into words.
+    short += [about_text(scenes[place], randoms[place]) for place in range(2 * several)]
     long: list[Lesson] = []
     shown: list[npt.NDArray[np.uint8]] = []
     for place in range(several):

@@ -65,4 +65,4 @@ class BuildConfig(Config):
     autoencoder: StageSettings = StageSettings(steps=1_200, batch_size=16, lr=2e-3, weight_decay=0.0, warmup_steps=50)
     denoiser: StageSettings = StageSettings(steps=6_500, batch_size=48, lr=1e-3)
     decoder: StageSettings = StageSettings(steps=1_200, batch_size=128, lr=2e-3, weight_decay=0.05)
-    multimodal: StageSettings = StageSettings(steps=3_000, batch_size=16, lr=1.5e-3, weight_decay=0.05)
+    multimodal: StageSettings = StageSettings(steps=6_000, batch_size=16, lr=1.5e-3, weight_decay=0.05)
