@@ -14,7 +14,7 @@ from gen2real.errors import ModelError
 from gen2real.imagesets.interleaved import Interleaved, Part, Turn
 from gen2real.models.hidden_states import hidden_states
 from gen2real.models.multimodal import MultimodalModel
-from gen2real.models.retrieval_head import ImageReadout, RetrievalHead, read_out
+from gen2real.models.retrieval_head import Head, ImageReadout, read_out
 from gen2real.models.sequences import End, encode_at
 
 
@@ -27,7 +27,7 @@ class Embedder:
     """
 
     model: MultimodalModel
-    head: RetrievalHead | None
+    head: Head | None
     image: ImageReadout = "mean"
 
     def embed(
@@ -68,8 +68,8 @@ class Embedder:
         with self.model.autocast():
             hidden = hidden_states(self.model, batch.inputs)
         states = read_out(hidden, batch.spans, image=image).float()
-        made = F.normalize(states, dim=-1) if self.head is None else self.head.to(states.device)(states)
-        return made.float().cpu()
+        made = states if self.head is None else self.head.to(states.device)(states)
+        return F.normalize(made.float(), dim=-1).cpu()
 
 
 def _end(sample: Interleaved) -> End:

@@ -27,7 +27,7 @@ from gen2real.imagesets.interleaved import MARK as MARK
 from gen2real.models.dual_encoder import model_inside
 from gen2real.models.hub_loading import explained, whole_model, without_progress_bars
 from gen2real.models.multimodal_processor import load_processor
-from gen2real.models.retrieval_head import RetrievalHead, load_head
+from gen2real.models.retrieval_head import Head, load_head
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -52,7 +52,7 @@ class MultimodalModel:
     def __init__(self, model: Any, processor: Any, name: str, *, revision: str | None = None) -> None:
         self.model, self.processor, self.name, self.revision = model, processor, name, revision
         self.shift: dict[str, Tensor] = {}
-        self.head: RetrievalHead | None = None
+        self.head: Head | None = None
         self.made_by: dict[str, Any] = {}
         self.tokens_of_size: dict[tuple[int, int], int] = {}
         # A tokenizer keeps how it pads as a state, and fails where two threads set it at once.

@@ -41,10 +41,11 @@ from gen2real.methods.sugar.labels import Calibration, SliceFeatures, Teachers, 
 from gen2real.methods.sugar.loss import SugarLoss, SugarNetwork
 from gen2real.methods.sugar.readings import check, measure
 from gen2real.methods.sugar.settings import SugarConfig
+from gen2real.methods.sugar.whitening import measured_whitening
 from gen2real.models.adapters import without_adapters
 from gen2real.models.multimodal import MultimodalModel, load_multimodal
 from gen2real.models.multimodal_folder import checkpoint_activations, make_trainable, save_multimodal
-from gen2real.models.retrieval_head import RetrievalHead
+from gen2real.models.retrieval_head import RetrievalHead, Whitening, whitening_of
 from gen2real.models.sequences import encode_sequences, pack
 from gen2real.training.distributed import rank
 from gen2real.training.run_folder import RunFolder
@@ -65,7 +66,8 @@ class SugarTuning:
         """Trains LoRA and head, resuming where an earlier call was interrupted."""
         config, optimizer, training = self.config, self.config.optimizer, self.config.training
         network = SugarNetwork(self.model, config)
-        rates = {} if network.head is None else {"head": (network.head, optimizer.head_lr or optimizer.lr)}
+        head = network.head if isinstance(network.head, RetrievalHead) else None
+        rates = {} if head is None else {"head": (head, optimizer.head_lr or optimizer.lr)}
         sampler = self.data.sampler(training.batch_size, config.seed)
         network.train()
         report = fit(
@@ -87,7 +89,7 @@ class SugarTuning:
         """Within, the model is as it was before: no LoRA, no head; afterwards it is tuned again."""
         head = self.model.head
         try:
-            self.model.head = None
+            self.model.head = whitening_of(head)
             with without_adapters(self.model.model):
                 yield
         finally:
@@ -132,12 +134,12 @@ def prepare(config: SugarConfig) -> SugarTuning:
     )
     if config.training.gradient_checkpointing:
         checkpoint_activations(model)
-    model.head = None
+    model.head = whitening = measured_whitening(config, model, data)
     if one.weight == 0:
         return SugarTuning(config, model, data)
     # With or without a discriminative part, the adapters begin with the same numbers and drop out the same.
     with torch.random.fork_rng(devices=[]):
-        model.head = _head(config, model)
+        model.head = _head(config, model, whitening)
         if one.form == "infonce":
             _check_cuts(data)
             return SugarTuning(config, model, data)
@@ -153,10 +155,10 @@ def rehearse(config: SugarConfig, folder: Path, updates: int) -> Rehearsal:
     return rehearsed(config, folder, updates)
 
 
-def _head(config: SugarConfig, model: MultimodalModel) -> RetrievalHead:
+def _head(config: SugarConfig, model: MultimodalModel, whitening: Whitening | None) -> RetrievalHead:
     torch.manual_seed(config.seed)
     width = model.width
-    return RetrievalHead(width, config.head.width or width, config.head.dim or width)
+    return RetrievalHead(width, config.head.width or width, config.head.dim or width, whitening)
 
 
 def _check_cuts(data: SugarData) -> None:

@@ -115,6 +115,12 @@ class HeadSettings(Config):
 
     width: int | None = Field(None, ge=1, description="None: the language model's")
     dim: int | None = Field(None, ge=1, description="of an embedding; None: the language model's")
+    whiten: int | None = Field(
+        None,
+        ge=2,
+        description="states are whitened before the head, as measured on so many samples before training (ours, arXiv "
+        "2103.15316); without L_d, they are what is searched by; None: as they are",
+    )
 
 
 class TaskSettings(Config):
