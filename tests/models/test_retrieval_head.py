@@ -15,7 +15,7 @@ from gen2real.models.embedder import Embedder
 from gen2real.models.hidden_states import hidden_states
 from gen2real.models.multimodal import MultimodalModel, load_multimodal
 from gen2real.models.multimodal_folder import make_trainable, merge, save_multimodal, save_whole
-from gen2real.models.retrieval_head import RetrievalHead, load_head, read_out, save_head
+from gen2real.models.retrieval_head import RetrievalHead, Whitening, load_head, read_out, save_head, whitening_of
 from gen2real.models.sequences import encode_sequences
 from tiny import tiny_clip
 from tiny_multimodal import tiny_llava
@@ -150,3 +150,51 @@ def test_a_head_of_another_model_is_refused(tmp_path: Path) -> None:
     assert loaded.dim == 4
     with pytest.raises(ModelError, match="no retrieval head for hidden states of width 7"):
         load_head(tmp_path, 7)
+
+
+def narrow_states(count: int) -> torch.Tensor:
+    """Far from the origin, of two kinds, and long in one direction."""
+    generator = torch.Generator().manual_seed(4)
+    spread = torch.randn(count, 6, generator=generator) @ torch.randn(6, 6, generator=generator)
+    return spread * torch.tensor([9.0, 1, 1, 1, 1, 0.1]) + 50 + 20 * (torch.arange(count) % 2)[:, None]
+
+
+def test_whitened_states_vary_alike_in_every_direction() -> None:
+    states = narrow_states(500)
+    whitening = Whitening.of(states, ridge=0.0)
+    white = whitening(states)
+    torch.testing.assert_close(white.mean(dim=0), torch.zeros(6), rtol=0, atol=1e-3)
+    torch.testing.assert_close(torch.cov(white.T), torch.eye(6), rtol=0, atol=1e-2)
+    # Symmetric: of all that do so the one that turns nothing.
+    torch.testing.assert_close(whitening.matrix, whitening.matrix.T)
+    assert not list(whitening.parameters())
+
+
+def test_directions_that_hardly_vary_stay_small() -> None:
+    flat = narrow_states(40)
+    flat[:, 5] = 3
+    white = Whitening.of(flat)(flat)
+    assert white.isfinite().all()
+    assert float(torch.cov(white.T).trace()) < 6
+    for few in (flat[:1], flat[:1].expand(5, -1)):
+        with pytest.raises(ModelError, match=rf"{len(few)} hidden states that do not differ"):
+            Whitening.of(few)
+
+
+def test_whitening_is_saved_with_its_head_and_alone(tmp_path: Path) -> None:
+    states = narrow_states(30)
+    whitening = Whitening.of(states)
+    for name, head in (("head", RetrievalHead(6, 5, 4, whitening)), ("alone", whitening)):
+        (tmp_path / name).mkdir()
+        save_head(tmp_path / name, head)
+        loaded = load_head(tmp_path / name, 6)
+        assert type(loaded) is type(head)
+        assert loaded is not None
+        assert torch.equal(loaded(states), head(states))
+        found = whitening_of(loaded)
+        assert found is not None
+        assert torch.equal(found.matrix, whitening.matrix)
+    bare = RetrievalHead(6, 5, 4)
+    bare.layers = RetrievalHead(6, 5, 4, whitening).layers
+    assert whitening_of(bare) is whitening_of(None) is None
+    assert not torch.allclose(bare(states), RetrievalHead(6, 5, 4, whitening)(states))
