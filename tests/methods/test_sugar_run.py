@@ -442,7 +442,7 @@ def test_data_is_looked_at_before_anything_is_trained(root: Path, tmp_path: Path
 
 @pytest.mark.parametrize("weight", [0, 1])
 def test_states_are_whitened_as_measured_before_training(root: Path, tmp_path: Path, weight: float) -> None:
-    changes = {"discriminative__weight": weight, "head__whiten": 6, "training__steps": 1}
+    changes = {"discriminative__weight": weight, "head__whiten": True, "head__samples": 6, "training__steps": 1}
     found = {"task": "retrieval", "path": str(root / "colours")}
     run = methods.run(sugar_config(root, tmp_path, evaluation={"found": found}, **changes), quiet=True)
     assert isinstance(run, Measured)

@@ -21,7 +21,7 @@ token in place of the mean.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,11 +37,11 @@ from gen2real.methods.measured import Measured
 from gen2real.methods.measured_run import conclude_measured, provenance
 from gen2real.methods.rehearsal import Rehearsal
 from gen2real.methods.sugar.data import SugarBatches, SugarData
+from gen2real.methods.sugar.head_first import HeadBatches, HeadLoss, Known, known_states, whitening_from
 from gen2real.methods.sugar.labels import Calibration, SliceFeatures, Teachers, calibrate
 from gen2real.methods.sugar.loss import SugarLoss, SugarNetwork
 from gen2real.methods.sugar.readings import check, measure
 from gen2real.methods.sugar.settings import SugarConfig
-from gen2real.methods.sugar.whitening import measured_whitening
 from gen2real.models.adapters import without_adapters
 from gen2real.models.multimodal import MultimodalModel, load_multimodal
 from gen2real.models.multimodal_folder import checkpoint_activations, make_trainable, save_multimodal
@@ -54,21 +54,39 @@ from gen2real.training.trainer import FitReport
 
 @dataclass(frozen=True, eq=False)
 class SugarTuning:
-    """A run, ready for its first update. features, calibration: of the labels; None where none are made."""
+    """A run, ready for its first update. known: states for the head to begin with. features, calibration: of the
+    labels; None where none are made."""
 
     config: SugarConfig
     model: MultimodalModel
     data: SugarData
+    known: Sequence[Known] = ()
     features: SliceFeatures | None = None
     calibration: Calibration | None = None
 
-    def tune(self, folder: RunFolder, *, quiet: bool = False) -> FitReport:
-        """Trains LoRA and head, resuming where an earlier call was interrupted."""
+    def tune(self, folder: RunFolder, *, quiet: bool = False) -> list[FitReport]:
+        """Trains the head alone, where that is asked for, then LoRA and head, resuming where an earlier call was
+        interrupted."""
         config, optimizer, training = self.config, self.config.optimizer, self.config.training
         network = SugarNetwork(self.model, config)
         head = network.head if isinstance(network.head, RetrievalHead) else None
         rates = {} if head is None else {"head": (head, optimizer.head_lr or optimizer.lr)}
         sampler = self.data.sampler(training.batch_size, config.seed)
+        reports = []
+        if head is not None and config.head.first_updates:
+            reports.append(
+                fit(
+                    {"head": head},
+                    rates,
+                    HeadBatches(config, self.known, self.features),
+                    config.head.first_updates,
+                    HeadLoss(config, self.calibration),
+                    folder,
+                    config,
+                    stage="head",
+                    quiet=quiet,
+                )
+            )
         network.train()
         report = fit(
             {"sugar": network},
@@ -82,7 +100,7 @@ class SugarTuning:
             quiet=quiet,
         )
         network.eval()
-        return report
+        return [*reports, report]
 
     @contextmanager
     def untrained(self) -> Iterator[None]:
@@ -106,10 +124,10 @@ def run(config: SugarConfig, *, quiet: bool = False) -> Measured | None:
         return Measured.read(config.output)
     set_seed(config.seed)
     tuning = prepare(config)
-    report = tuning.tune(folder, quiet=quiet)
+    reports = tuning.tune(folder, quiet=quiet)
     if rank() > 0:
         return None
-    return _conclude(folder, tuning, report)
+    return _conclude(folder, tuning, reports)
 
 
 def prepare(config: SugarConfig) -> SugarTuning:
@@ -134,7 +152,8 @@ def prepare(config: SugarConfig) -> SugarTuning:
     )
     if config.training.gradient_checkpointing:
         checkpoint_activations(model)
-    model.head = whitening = measured_whitening(config, model, data)
+    known = known_states(config, model, data)
+    model.head = whitening = whitening_from(known) if config.head.whiten else None
     if one.weight == 0:
         return SugarTuning(config, model, data)
     # With or without a discriminative part, the adapters begin with the same numbers and drop out the same.
@@ -142,10 +161,10 @@ def prepare(config: SugarConfig) -> SugarTuning:
         model.head = _head(config, model, whitening)
         if one.form == "infonce":
             _check_cuts(data)
-            return SugarTuning(config, model, data)
+            return SugarTuning(config, model, data, known)
         device = PartialState().device
         features = Teachers(config.teachers, device=device).features(data.slices)
-    return SugarTuning(config, model, data, features, calibrate(features, config.kernel, seed=config.seed))
+    return SugarTuning(config, model, data, known, features, calibrate(features, config.kernel, seed=config.seed))
 
 
 def rehearse(config: SugarConfig, folder: Path, updates: int) -> Rehearsal:
@@ -170,7 +189,7 @@ def _check_cuts(data: SugarData) -> None:
         )
 
 
-def _conclude(folder: RunFolder, tuning: SugarTuning, report: FitReport) -> Measured:
+def _conclude(folder: RunFolder, tuning: SugarTuning, reports: list[FitReport]) -> Measured:
     config, data = tuning.config, tuning.data
     readings, samples, items = measure(config, tuning.model, tuning.untrained)
     sets = [("trained on", source.path) for source in data.sources]
@@ -189,7 +208,7 @@ def _conclude(folder: RunFolder, tuning: SugarTuning, report: FitReport) -> Meas
         pictures={"samples": data.samples, "in samples": len(data.pictures), "evaluation": items},
         readings=readings,
         headline="tuned",
-        reports=[report],
+        reports=reports,
         sets=sets,
         save=save if config.save_model else None,
         samples=samples,

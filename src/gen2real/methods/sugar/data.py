@@ -68,6 +68,12 @@ class SugarData:
         """Every slice of every sample."""
         return [one for source in self.sources for own in source.slices for one in own]
 
+    def row(self, number: int, source: int, index: int) -> Drawn:
+        """A sample in the update `number`, nothing of it drawn yet."""
+        one = self.sources[source]
+        before = sum(len(other.samples) for other in self.sources[:source])
+        return Drawn(number, before + index, one.samples[index], one.slices[index])
+
     def sampler(self, batch_size: int, seed: int) -> EpochSampler:
         """Draws over all sources by weight; equal weights make every epoch one pass over all samples."""
         weights = [source.weight for source in self.sources]
@@ -162,8 +168,6 @@ class SugarBatches(RowBatches[Drawn, Batch]):
         super().__init__(sampler, seed=config.seed, parts=training.accumulation, workers=training.loader_workers)
         self._data, self._model, self._features = data, model, features
         self._settings, self._packed = config.discriminative, config.data.packed
-        counts = [len(source.samples) for source in data.sources]
-        self._starts = [sum(counts[:place]) for place in range(len(counts))]
 
     def _make(self, number: int) -> tuple[Batch, ...]:
         parts = super()._make(number)
@@ -171,8 +175,7 @@ class SugarBatches(RowBatches[Drawn, Batch]):
         return tuple(replace(part, tokens=tokens) for part in parts)
 
     def _row(self, number: int, place: int, source: int, index: int) -> Drawn:
-        one = self._data.sources[source]
-        row = Drawn(number, self._starts[source] + index, one.samples[index], one.slices[index])
+        row = self._data.row(number, source, index)
         if self._settings.weight == 0:
             return row
         generator = row_generator(self._seed, number, place)
@@ -194,7 +197,7 @@ class SugarBatches(RowBatches[Drawn, Batch]):
             tokens=tokens,
             sequences=sequences,
             readouts=sum(len(row.readouts) for row in own),
-            prefixes=None if self._features is None else _prefixes(rows, self._features),
+            prefixes=None if self._features is None else prefixes_of(rows, self._features),
             halves=self._halves(rows, own),
         )
 
@@ -237,7 +240,7 @@ def drawn_halves(
     return first, second
 
 
-def _prefixes(rows: list[Drawn], features: SliceFeatures) -> Prefixes:
+def prefixes_of(rows: list[Drawn], features: SliceFeatures) -> Prefixes:
     """The prefixes of all read-outs, with the features of these rows' slices alone: what goes to the device."""
     known = [features.prefix(row.slices[: max(row.readouts, default=-1) + 1]) for row in rows]
     distinct = {place: number for number, place in enumerate(dict.fromkeys(chain.from_iterable(known)))}

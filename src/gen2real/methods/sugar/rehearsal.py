@@ -26,8 +26,12 @@ def rehearse(config: SugarConfig, folder: Path, updates: int) -> Rehearsal:
     parts = tuple(_part(one, folder / f"{place}.jsonl") for place, one in enumerate(config.data.train))
     data = config.data.model_copy(update={"train": parts})
     training = short_training(config.training, updates)
+    # What is timed are the whole model's updates.
+    head = config.head.model_copy(
+        update={"first_updates": 0, "samples": min(config.head.samples, rehearsal.MOST_PICTURES)}
+    )
     short = config.model_copy(
-        update={"output": folder / "run", "data": data, "training": training, "evaluation": {}, "rag": {}}
+        update={"output": folder / "run", "data": data, "training": training, "evaluation": {}, "rag": {}, "head": head}
     )
     tuning = sugar.prepare(short)
     device = PartialState().device

@@ -115,12 +115,14 @@ class HeadSettings(Config):
 
     width: int | None = Field(None, ge=1, description="None: the language model's")
     dim: int | None = Field(None, ge=1, description="of an embedding; None: the language model's")
-    whiten: int | None = Field(
-        None,
-        ge=2,
-        description="states are whitened before the head, as measured on so many samples before training (ours, arXiv "
-        "2103.15316); without L_d, they are what is searched by; None: as they are",
+    whiten: bool = Field(
+        False,
+        description="whiten states before the head (ours, arXiv 2103.15316); without L_d, they are what is searched by",
     )
+    first_updates: int = Field(
+        0, ge=0, description="of the head alone, on states read once, before those of the whole model (ours)"
+    )
+    samples: int = Field(1000, ge=2, description="whose states are read before training, for both of these")
 
 
 class TaskSettings(Config):
