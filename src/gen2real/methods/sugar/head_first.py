@@ -11,7 +11,7 @@ head alone first, then both, is LP-FT (Kumar et al. 2022, arXiv 2202.10054).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -100,7 +100,7 @@ class HeadBatch:
 class HeadBatches:
     """As many samples an update as the whole model's have, and of each as many prefixes, by update number."""
 
-    def __init__(self, config: SugarConfig, known: list[Known], features: SliceFeatures | None) -> None:
+    def __init__(self, config: SugarConfig, known: Sequence[Known], features: SliceFeatures | None) -> None:
         self._config, self._features = config, features
         self._known = known if features is not None else [one for one in known if one.halves is not None]
 
