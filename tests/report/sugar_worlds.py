@@ -73,6 +73,7 @@ def recipe(weight: float = 1.0, **kernel: Any) -> dict[str, Any]:
         "kernel": {"local": "triple", "alignment": "gak", "bandwidth": 0.5, "normalize": "paths", "calibrate": True,
                    "same_sample": True, **kernel},
         "discriminative": {"weight": weight, "form": "structure"},
+        "head": {"whiten": True, "first_updates": 2000, "samples": 1000},
     }  # fmt: skip
 
 

@@ -139,6 +139,10 @@ def test_labels_are_told_as_the_recipe_has_them(run: Measured, tmp_path: Path) -
     assert facts["pictures among each other"].startswith("dino ")
     assert facts["sentences among each other"] == "clip, its text tower"
     assert facts["prefixes"] == "global alignment kernel, δ = 0.5, the mean over alignments"
+    assert (
+        facts["to begin with"]
+        == "whitened states and 2,000 updates of the head alone, from the states of 1,000 samples"
+    )
     assert found.branches[1] == ("picture and text", 1.625, 0.125)
     assert found.calibrated_to == (1.0, 0.2)
 

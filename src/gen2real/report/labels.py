@@ -47,6 +47,11 @@ def labels_of(run: Path, summary: Mapping[str, Any]) -> Labels | None:
         )
     facts.append(("prefixes of one sample", "1" if kernel["same_sample"] else "as any others"))
     facts.append(("α", f"{part['weight']:g}"))
+    head = recipe["head"]
+    begun = ["whitened states"] if head["whiten"] else []
+    begun += [f"{head['first_updates']:,} updates of the head alone"] if head["first_updates"] else []
+    if begun:
+        facts.append(("to begin with", f"{' and '.join(begun)}, from the states of {head['samples']:,} samples"))
     found = summary.get("calibration")
     if not found:
         return Labels(facts, [], None)

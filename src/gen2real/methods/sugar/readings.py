@@ -52,7 +52,8 @@ def measure(
         )
         for count in rag.counts:
             by = "its own embeddings" if rag.retriever is None else rag.retriever
-            meaning = f"the tuned model, with the {count} most similar questions and answers found by {by}"
+            many = "question and answer" if count == 1 else f"{count} questions and answers"
+            meaning = f"the tuned model, with the most similar {many} found by {by}"
             reading = f"{name}_{count}"
             readings[reading] = asking.read(reading, meaning, looked_up(config, rag), lookup.with_count(count))
     return readings, asking.samples, asking.items
