@@ -14,7 +14,7 @@ import torch
 from tiny_training import Part, trainer
 from torch import Tensor, nn
 
-from gen2real.training.conflict import Gradients, cosines, gradients_of, gradients_of_both, pcgrad_correction
+from gen2real.training.conflict import Gradients, cosines, gradients_of, pcgrad_correction
 
 Vectors = dict[str, dict[str, Sequence[Sequence[float] | None]]]
 
@@ -209,32 +209,6 @@ def test_gradients_are_those_of_the_backward_pass_and_leave_it_alone() -> None:
             assert parameter.grad is not None
             assert torch.equal(mine, parameter.grad)
     assert set(cosines(found)) == {"cosine_shared_one_other"}
-
-
-def test_gradients_of_both_are_those_of_each_and_the_sum_has_the_same_bits() -> None:
-    torch.manual_seed(0)
-    shared, own, apart = nn.Linear(3, 3), nn.Linear(3, 2), nn.Linear(3, 3)
-    trained = [*shared.parameters(), *own.parameters(), *apart.parameters()]
-    hidden = torch.tanh(shared(torch.randn(5, 3)))
-    losses = {"one": own(hidden).square().mean(), "other": apart(hidden).pow(4).mean()}
-    parameters = {"shared": list(shared.parameters()), "own": list(own.parameters())}
-    expected = gradients_of(losses, parameters)
-    found, loss = gradients_of_both(losses, parameters, trained)
-    assert list(found) == ["one", "other"]
-    assert found["other"]["own"] == [None, None]
-    for name in ("one", "other"):
-        for mine, theirs in zip(found[name]["shared"], expected[name]["shared"], strict=True):
-            torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-8)
-    assert all(torch.equal(*both) for both in zip(found["one"]["own"], expected["one"]["own"], strict=True))  # type: ignore[arg-type]
-    assert all(p.grad is None for p in trained)
-    (loss * 0.5).backward()
-    passed = [p.grad for p in trained]
-    for parameter in trained:
-        parameter.grad = None
-    plain = losses["one"] + losses["other"]
-    (plain * 0.5).backward()
-    assert torch.equal(loss.detach(), plain.detach())
-    assert all(torch.equal(one, p.grad) for one, p in zip(passed, trained, strict=True))  # type: ignore[arg-type]
 
 
 def test_pcgrad_goes_through_the_trainer(tmp_path: Path) -> None:

@@ -37,38 +37,6 @@ def gradients_of(losses: Mapping[str, Tensor], parameters: Groups) -> Gradients:
     return found
 
 
-def gradients_of_both(
-    losses: Mapping[str, Tensor], parameters: Groups, trained: Sequence[nn.Parameter]
-) -> tuple[Gradients, Tensor]:
-    """`gradients_of` two losses in one backward pass fewer: that of their sum, which is trained, is needed anyway.
-
-    The second loss has a pass of its own, and the first one's gradient is the sum's less the second's: as exact as the
-    precision of the pass leaves it where the second is the much larger one.
-
-    Args:
-        losses: two scalars, each times its weight already.
-        trained: all parameters that either loss reaches; those of `parameters` are among them.
-
-    Returns: as `gradients_of`, and the sum of the losses, whose backward pass hands on what was found here: the same
-        bits as without this.
-    """
-    (first, one), (second, other) = losses.items()
-    whole = one + other
-    found = torch.autograd.grad(whole, list(trained), retain_graph=True, allow_unused=True)
-    reached = [(parameter, own) for parameter, own in zip(trained, found, strict=True) if own is not None]
-    known = {id(parameter): own for parameter, own in reached}
-    flat = [parameter for group in parameters.values() for parameter in group]
-    mean = iter(_mean_over_processes([known.get(id(parameter)) for parameter in flat], flat))
-    gradients = gradients_of({second: other}, parameters)
-    gradients[first] = {group: [_less(next(mean), own) for own in gradients[second][group]] for group in parameters}
-    carried: Tensor = _WithGradient.apply([own for _, own in reached], *(parameter for parameter, _ in reached))
-    return {name: gradients[name] for name in losses}, whole.detach() + carried
-
-
-def _less(whole: Tensor | None, part: Tensor | None) -> Tensor | None:
-    return whole if whole is None or part is None else whole - part
-
-
 def cosines(gradients: Gradients) -> dict[str, Tensor]:
     """How far two losses agree on a group: the cosine of their gradients there, −1 (opposed) to 1.
 

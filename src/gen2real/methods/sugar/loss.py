@@ -27,7 +27,7 @@ from gen2real.models.multimodal import MultimodalModel
 from gen2real.models.retrieval_head import read_out
 from gen2real.models.sequences import Sequences
 from gen2real.training.chunking import in_chunks
-from gen2real.training.conflict import cosines, gradients_of, gradients_of_both
+from gen2real.training.conflict import cosines, gradients_of
 from gen2real.training.distributed import gather
 
 
@@ -78,15 +78,14 @@ class SugarLoss:
     """Named terms of one batch: `loss`, and of it `L_g` and `L_d`, each before its weight.
 
     Every `training.log_every` updates also `gradient_g` and `gradient_d`, the norms of the gradients of L_g and α·L_d
-    on the adapters, and `cosine_lora_g_d`, the cosine of the two. Such an update has one backward pass more, and
-    changes the weights as without it.
+    on the adapters, and `cosine_lora_g_d`, the cosine of the two. Such an update has two backward passes more, and
+    changes the weights as without them.
     """
 
     def __init__(self, network: SugarNetwork, config: SugarConfig, calibration: Calibration | None = None) -> None:
         self._config, self._calibration = config, calibration
         lora = [p for _, layer in lora_layers(network.model) for p in layer.parameters() if p.requires_grad]
         self._parts = {"lora": lora}
-        self._trained = [p for p in network.parameters() if p.requires_grad]
 
     def __call__(self, models: Mapping[str, nn.Module], batch: Batch) -> dict[str, Tensor]:
         network = models["sugar"]
@@ -133,14 +132,9 @@ class SugarLoss:
         return image_text_contrastive(first, second, scale, groups=owners)
 
     def _gradients(self, weighted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        if self._config.training.precision == "float16":
-            # Its losses are scaled before their backward pass, which must be the trainer's own.
-            gradients, changed = gradients_of(weighted, self._parts), {}
-        else:
-            gradients, loss = gradients_of_both(weighted, self._parts, self._trained)
-            changed = {"loss": loss}
+        gradients = gradients_of(weighted, self._parts)
         norms = {
             f"gradient_{name}": torch.stack([g.norm() for g in own["lora"] if g is not None]).norm()
             for name, own in gradients.items()
         }
-        return changed | norms | cosines(gradients)
+        return norms | cosines(gradients)
