@@ -18,7 +18,8 @@ ImageReadout = Literal["mean", "last"]
 
 
 class Whitening(nn.Module):
-    """Hidden states as they are seen without what all have in common: Su et al. 2021, arXiv 2103.15316, equation 3.
+    """Hidden states as they are seen without what all have in common, after Su et al. 2021, arXiv 2103.15316; by the
+    symmetric root and with a ridge (both ours).
 
     The states of language models lie in a narrow cone, and those of pictures in another than those of texts: as they
     are, a head learns hardly anything else for a long time. Nothing in here is trained.

@@ -42,10 +42,10 @@ _MEANING = (
 
 @dataclass(frozen=True)
 class Told:
-    """A number and, where it is known, its interval, as text."""
+    """A number as text, and below it in small what belongs to it: its interval, or what chance would give."""
 
     value: str
-    interval: str = ""
+    below: str = ""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any
 from gen2real.evaluation.statistics import Interval
 from gen2real.methods.measures import Measure
 from gen2real.report.charts import Chart, Point, Series, line_chart
+from gen2real.report.collapse import Told
 
 _WAYS = ("image_to_text", "text_to_image")
 _TWINS = ("text", "image", "group")
@@ -35,14 +36,6 @@ class Column:
     name: str
     details: Mapping[str, Any]
     measures: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Told:
-    """A number, and below it in small what belongs to it: its interval, or what chance would give."""
-
-    value: str
-    below: str = ""
 
 
 @dataclass(frozen=True)

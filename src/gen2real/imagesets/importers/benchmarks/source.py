@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from gen2real.errors import ImageSetError
 from gen2real.imagesets.importers.samples import LeftOut, left_out, read_json_of
+from gen2real.imagesets.interleaved import MARK
 from gen2real.imagesets.json_lines import Fault, MissingPicture
 
 Picture = Path | bytes
@@ -178,7 +179,7 @@ def with_marks(
         if number in shown:
             return f"image {number}"
         shown.append(number)
-        return "<image>"
+        return MARK
 
     marked = [numbered.sub(mark, one) for one in texts]
     return marked, [pictures[number] for number in shown]
