@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gen2real.comparison import MeasuredTable, compare
+from gen2real.comparison import MeasuredRow, MeasuredTable, compare
 from gen2real.config import dump, load_recipe
 from gen2real.errors import RecipeError
 from gen2real.files import read_json
@@ -317,11 +317,7 @@ def test_it_compares_losses(world: World, tmp_path: Path, path: Path) -> None:
     changes |= {"output": tmp_path, "seeds": "[0]"}
     config = load_recipe(path, {"compare": CompareConfig}, [f"{key}={value}" for key, value in changes.items()])
     assert isinstance(config, CompareConfig)
-    assert len(load_comparison(path).seeds) >= 5
-    table = compare(config, quiet=True)
-    assert isinstance(table, MeasuredTable)
-    rows = {row.arm: row for row in table.rows}
-    assert list(rows) == list(config.arms)
+    rows = rows_of(config, path)
     told = {arm: read_json(tmp_path / row.runs[0] / "result.json") for arm, row in rows.items()}
     assert {one["cost"]["updates"] for one in told.values()} == {1}, "arms are compared at equal steps"
     recipes = {arm: read_json(tmp_path / row.runs[0] / "recipe.json") for arm, row in rows.items()}
@@ -358,11 +354,7 @@ def test_it_compares_the_parts_of_sugar(
     overrides = [f"recipe={tmp_path / 'small.yaml'}", f"output={tmp_path / 'compared'}", "seeds=[0]"]
     config = load_recipe(path, {"compare": CompareConfig}, overrides)
     assert isinstance(config, CompareConfig)
-    assert len(load_comparison(path).seeds) >= 5
-    table = compare(config, quiet=True)
-    assert isinstance(table, MeasuredTable)
-    rows = {row.arm: row for row in table.rows}
-    assert list(rows) == list(config.arms)
+    rows = rows_of(config, path)
     recipes = {arm: read_json(tmp_path / "compared" / row.runs[0] / "recipe.json") for arm, row in rows.items()}
     assert {one["training"]["steps"] for one in recipes.values()} == {1}, "arms are compared at equal steps"
     by_sugar = {arm for arm, row in rows.items() if row.runs == rows["Sugar"].runs}
@@ -466,6 +458,16 @@ def test_it_compares_captioners(world: World, tmp_path: Path, path: Path) -> Non
     assert {row.arm: set(row.tests) for row in table.rows if row.arm != "alignment"} == {
         arm: {"none", "generated"} - {arm} for arm in captioners
     }
+
+
+def rows_of(config: CompareConfig, path: Path) -> dict[str, MeasuredRow]:
+    """A row for every arm of the recipe that `config` is a small form of; the recipe itself has seeds enough."""
+    assert len(load_comparison(path).seeds) >= 5
+    table = compare(config, quiet=True)
+    assert isinstance(table, MeasuredTable)
+    rows = {row.arm: row for row in table.rows}
+    assert list(rows) == list(config.arms)
+    return rows
 
 
 def load_comparison(path: Path) -> CompareConfig:

@@ -11,12 +11,17 @@ from sugar_world import make_world, sugar_config
 
 from gen2real import methods
 from gen2real.files import read_tensors
+from gen2real.imagesets.interleaved import read_interleaved, slices
+from gen2real.imagesets.sampling import EpochSampler
 from gen2real.methods.measured import Measured
 from gen2real.methods.sugar import algorithm as sugar
 from gen2real.methods.sugar.data import SugarBatches, prefixes_of
 from gen2real.methods.sugar.head_first import HeadBatch, HeadBatches, HeadLoss, known_states
 from gen2real.methods.sugar.loss import SugarLoss, SugarNetwork
-from gen2real.models.retrieval_head import RetrievalHead
+from gen2real.models.hidden_states import hidden_states
+from gen2real.models.multimodal import load_multimodal
+from gen2real.models.retrieval_head import RetrievalHead, Whitening, read_out, whitening_of
+from gen2real.models.sequences import encode_sequences
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +110,26 @@ def test_batches_are_drawn_by_update_and_nothing_is_read_where_nothing_asks(root
         weight = changes.pop("discriminative__weight", 1)
         plain = sugar_config(root, tmp_path, head=changes, discriminative__weight=weight)
         assert known_states(plain, tuning.model, tuning.data) == []
+
+
+@pytest.mark.parametrize("weight", [0, 1])
+def test_states_are_whitened_as_measured_before_training(root: Path, tmp_path: Path, weight: float) -> None:
+    changes = {"discriminative__weight": weight, "head__whiten": True, "head__samples": 6, "training__steps": 1}
+    found = {"task": "retrieval", "path": str(root / "colours")}
+    run = methods.run(sugar_config(root, tmp_path, evaluation={"found": found}, **changes), quiet=True)
+    assert isinstance(run, Measured)
+    loaded = load_multimodal(run.folder)
+    whitening = whitening_of(loaded.head)
+    assert whitening is not None
+    assert isinstance(loaded.head, RetrievalHead if weight else Whitening)
+    base = load_multimodal(root / "llava")
+    samples = [one for one in read_interleaved(root / "train.jsonl") if slices(one)]
+    drawn = EpochSampler([len(samples)], None, 6, 0).batch(0)
+    states = []
+    for _, index in drawn:
+        batch = encode_sequences(base, [samples[index]], [range(len(slices(samples[index])))])
+        with torch.no_grad():
+            states.append(read_out(hidden_states(base, batch.inputs), batch.spans))
+    expected = Whitening.of(torch.cat(states))
+    torch.testing.assert_close(whitening.mean, expected.mean, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(whitening(torch.cat(states)), expected(torch.cat(states)), rtol=1e-2, atol=1e-2)
