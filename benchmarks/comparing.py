@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from publishing import ROOT, publish
 
@@ -42,10 +43,10 @@ def make_sets(folder: Path, sets: Mapping[str, str]) -> None:
             subprocess.run([sys.executable, "-m", "gen2real", *command], check=True)
 
 
-def run_comparison(here: Path, recipe: Path, name: str, options: argparse.Namespace) -> None:
+def run_comparison(here: Path, recipe: Path, name: str, options: argparse.Namespace) -> tuple[Path, Any]:
     """Runs a comparison's recipe into OUTPUT/name, prints its table, writes its report, and publishes it if asked to.
 
-    here: the benchmark's folder, under which `results` lie.
+    here: the benchmark's folder, under which `results` lie. Returns: where the runs lie, and the table.
     """
     from gen2real import CompareConfig, compare, load_recipe, write_report
 
@@ -60,9 +61,11 @@ def run_comparison(here: Path, recipe: Path, name: str, options: argparse.Namesp
     print(table.markdown())
     print(write_report(config.output))
     if options.publish:
-        publish(here / "results", name, table, command=shlex.join(["python", *_typed()]))
+        publish(here / "results", name, table, command=typed())
+    return config.output, table
 
 
-def _typed() -> list[str]:
+def typed() -> str:
+    """The command that runs this process, as a user types it."""
     script, *words = sys.argv
-    return [Path(script).resolve().relative_to(ROOT).as_posix(), *words]
+    return shlex.join(["python", Path(script).resolve().relative_to(ROOT).as_posix(), *words])

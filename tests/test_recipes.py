@@ -361,6 +361,7 @@ def test_it_compares_the_parts_of_sugar(
     assert {rows[arm].reading for arm in by_sugar} == {"base", "tuned", "own_1", "own_3", "clip_1", "clip_3"}
     controls = {
         "α = 0": ("discriminative", "weight", 0),
+        "head alone": ("discriminative", "reach", "head"),
         "InfoNCE": ("discriminative", "form", "infonce"),
         "last image token": ("discriminative", "image_readout", "last"),
         "mean of slices": ("kernel", "alignment", "mean"),

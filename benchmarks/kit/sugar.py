@@ -14,11 +14,18 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(HERE.parent))
 
-from comparing import make_sets, options_of, run_comparison  # noqa: E402
+from sugar_claims import ANSWERS, SEARCHES, Claims, settle  # noqa: E402
+
+from comparing import make_sets, options_of, run_comparison, typed  # noqa: E402
+from gen2real.comparison import MeasuredTable  # noqa: E402
+from gen2real.methods.measured import Measured  # noqa: E402
+from publishing import publish  # noqa: E402
 
 SETS = {
     "home-told": "kit home --split train --stories 500",
@@ -33,10 +40,25 @@ SETS = {
 def main() -> None:
     """The command line."""
     options = options_of(__doc__, ("sugar",), output="runs/kit").parse_args()
+    options.set = [f"measures=[{', '.join((*SEARCHES, *ANSWERS))}]", *options.set]
     os.chdir(ROOT)
     # Where the recipes look for them.
     make_sets(Path("runs/kit/sets"), SETS)
-    run_comparison(HERE, ROOT / "recipes" / "compare" / "sugar.yaml", "sugar", options)
+    folder, table = run_comparison(HERE, ROOT / "recipes" / "compare" / "sugar.yaml", "sugar", options)
+    claims = _settled(folder, table)
+    print(claims.markdown())
+    if options.publish:
+        publish(HERE / "results", "sugar-claims", claims, command=typed())
+
+
+def _settled(folder: Path, table: MeasuredTable) -> Claims:
+    rows = {row.arm: row for row in table.rows}
+
+    def values(arm: str, measure: str) -> np.ndarray:
+        row = rows[arm]
+        return np.stack([Measured.read(folder / run).values(row.reading, measure) for run in row.runs.values()])
+
+    return settle(values)
 
 
 if __name__ == "__main__":

@@ -66,7 +66,11 @@ class SugarNetwork(nn.Module):
 
     def _embeddings(self, hidden: Tensor, sequences: Sequences) -> Tensor:
         assert self.head is not None
-        found: Tensor = self.head(read_out(hidden, sequences.spans, image=self._settings.image_readout))
+        one = self._settings
+        states = read_out(
+            hidden if one.reach == "adapters" else hidden.detach(), sequences.spans, image=one.image_readout
+        )
+        found: Tensor = self.head(states)
         return found
 
     def _embedded(self, halves: Halves, rows: Tensor) -> Tensor:
@@ -133,8 +137,10 @@ class SugarLoss:
 
     def _gradients(self, weighted: Mapping[str, Tensor]) -> dict[str, Tensor]:
         gradients = gradients_of(weighted, self._parts)
+        # L_d that is to reach the head alone has no gradient on the adapters.
+        none = [weighted["g"].new_zeros(())]
         norms = {
-            f"gradient_{name}": torch.stack([g.norm() for g in own["lora"] if g is not None]).norm()
+            f"gradient_{name}": torch.stack([g.norm() for g in own["lora"] if g is not None] or none).norm()
             for name, own in gradients.items()
         }
         return norms | cosines(gradients)

@@ -104,6 +104,11 @@ class DiscriminativeSettings(Config):
     image_readout: Literal["mean", "last"] = Field(
         "mean", description="of a picture's tokens; mean (paper), last: the control"
     )
+    reach: Literal["adapters", "head"] = Field(
+        "adapters",
+        description="what L_d teaches: adapters (paper): LoRA and head; head, a control (ours): the head alone, "
+        "on a model tuned as without it",
+    )
     temperature: float = Field(0.05, gt=0, description="of infonce")
     chunk: int | None = Field(
         None, ge=1, description="samples of infonce that go through the model at once (GradCache, arXiv 2101.06983)"
