@@ -31,7 +31,7 @@ SETS = {
     "home-told": "kit home --split train --stories 500",
     "home-pairs.jsonl": "import pairs {sets}/home-told --order both",
     "home-talks.jsonl": "import questions {sets}/home-told/questions.jsonl --turns 4",
-    "home-known": "kit home --split train --count 100",
+    "home-known": "kit home --split train --seed 1 --count 500",
     "home-told-validation": "kit home --split validation --count 300 --captions 5 --stories 200 --tasks 300",
     "home-told-test": "kit home --split test --count 500 --captions 5 --stories 500 --tasks 500",
 }

@@ -260,13 +260,14 @@ def pairs(
         Literal["image-first", "text-first", "drawn", "both"],
         Parameter(help="of picture and caption; both: two samples"),
     ] = "drawn",
+    column: Annotated[str, Parameter(help="of the manifest: texts other than the captions")] = "captions",
     seed: Annotated[int, Parameter(help="of the orders that are drawn")] = 0,
     json: Json = False,
 ) -> None:
     """Samples to learn from: an image set's captions."""
     from gen2real.imagesets.importers import import_pairs
 
-    _report_samples(import_pairs(image_set, out, order=order, seed=seed), json)
+    _report_samples(import_pairs(image_set, out, order=order, column=column, seed=seed), json)
 
 
 @imports.command

@@ -250,10 +250,23 @@ class TestPairs:
         for order, expected in (("image-first", "<image> number 0"), ("text-first", "number 0 <image>")):
             assert texts(f"{order}.jsonl", captioned, order=order)["p0-1"] == expected
 
+    def test_texts_lie_in_other_columns_too(self, captioned: ImageSet, tmp_path: Path) -> None:
+        rows = [
+            {**row, "long": f"{row['id']} here. It is big.", "alt": [row["id"]] if place else [], "size": place}
+            for place, row in enumerate(captioned.rows())
+        ]
+        more = ImageSet.write(captioned.root, rows, captioned.classes, name="more.parquet")
+        made = import_pairs(more, tmp_path / "long.jsonl", column="long", order="text-first")
+        assert read_interleaved(made.path)[0].turns[0].text == "p0 here. It is big. <image>"
+        assert import_pairs(more, tmp_path / "alt.jsonl", column="alt").samples == made.samples - 1 > 0
+        for column, said in (("longer", r"no column 'longer'; it has: id, .*long, alt"), ("size", "must hold texts")):
+            with pytest.raises(ImageSetError, match=said):
+                import_pairs(more, tmp_path / "none.jsonl", column=column)
+
     def test_captions_are_needed(self, captioned: ImageSet, tmp_path: Path) -> None:
         rows = [{**row, "captions": []} for row in captioned.rows()]
         silent = ImageSet.write(captioned.root, rows, captioned.classes, name="silent.parquet")
-        with pytest.raises(ImageSetError, match=r"no picture of .* has a caption"):
+        with pytest.raises(ImageSetError, match=r"no picture of .* has a text in the column .captions."):
             import_pairs(silent, tmp_path / "out.jsonl")
         rows[0]["captions"] = ["an <image>"]
         marked = ImageSet.write(captioned.root, rows, captioned.classes, name="marked.parquet")
