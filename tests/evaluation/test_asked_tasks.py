@@ -213,7 +213,13 @@ def test_which_option_an_answer_names(answer: str, options: Sequence[str], place
 def test_choice(folder: Path) -> None:
     lines = [
         {"image": "0.png", "question": "which?", "options": ["ball", "car"], "answer": 1, "category": "kind"},
-        {"image": "0.png", "question": "which colour?", "options": ["red", "blue", "mint", "grey"], "answer": 0},
+        {
+            "image": "0.png",
+            "question": "which colour?",
+            "options": ["red", "blue", "mint", "grey"],
+            "answer": 0,
+            "category": "kind",
+        },
         {"images": ["1.png", "2.png"], "question": "which differs?", "options": ["first", "second"], "answer": 0},
         {"question": "1 + 1?", "options": ["1", "2"], "answer": 1, "category": "sums"},
     ]
@@ -222,7 +228,8 @@ def test_choice(folder: Path) -> None:
     assert means(found) == pytest.approx({"accuracy": 2 / 4})
     assert len(found.values["accuracy"]) == 3
     assert found.details["chance"] == pytest.approx((0.5 + 0.25 + 0.5 + 0.5) / 4)
-    assert {name: own["mean"] for name, own in found.details["categories"].items()} == {"kind": 1.0, "sums": 1.0}
+    assert {name: own["mean"] for name, own in found.details["categories"].items()} == {"kind": 0.5, "sums": 1.0}
+    assert found.details["category_chance"] == {"kind": (0.5 + 0.25) / 2, "sums": 0.5}
     assert found.details["unread"] == 1
     assert found.notes == ("1 of 4 answers name no option, or several; they count as wrong.",)
     assert model.asked[1] == (

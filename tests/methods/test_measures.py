@@ -35,6 +35,7 @@ def change(difference: float, half: float = 0.01) -> PairedTest:
         ("captions_cider", "CIDEr-D, captions", "CIDEr-D, captions", ""),
         ("general_kernel_distance", "kernel distance, general", "kernel distance, general ↓", ""),
         ("story_unseen_recall@5", "R@5, story unseen", "R@5, story unseen", "%"),
+        ("composed_composed_recall@5", "R@5, composed", "R@5, composed", "%"),
         ("image", "image score", "image score", "%"),
         ("winoground_group", "group score, winoground", "group score, winoground", "%"),
         ("something_new", "something new", "something new", "%"),

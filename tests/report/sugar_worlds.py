@@ -53,7 +53,11 @@ def told(seed: int, share: float) -> dict[str, Any]:
             **pope, "questions": 24, "pictures": 24, "unclear": 3,
             "categories": {"adversarial": {**pope, "accuracy": interval(), "f1": interval(), "questions": 24}},
         },
-        "choices": {"questions": 24, "chance": 0.25, "unread": 2, "categories": {"a swap": interval()}},
+        "choices": {
+            "questions": 24, "chance": 0.375, "unread": 2,
+            "categories": {"a swap": interval(), "not a swap": interval()},
+            "category_chance": {"a swap": 0.25, "not a swap": 0.5},
+        },
         "changes": {
             "queries": 24, "median_rank": 4.0, "gallery": 30.0,
             "controls": {"reference alone": {"recall@1": interval(), "recall@5": interval()}},

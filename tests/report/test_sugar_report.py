@@ -75,6 +75,7 @@ def test_categories_controls_and_chance_stand_beside(run: Measured, tables: dict
     choices = _rows(tables["choices"])
     assert {name: chance for name, (chance, _) in choices.items()} == {
         "answers that name no option": "", "a swap": "by chance 25.0\u00a0%",
+        "not a swap": "by chance 50.0\u00a0%",
     }  # fmt: skip
     assert set(_rows(tables["changes"])) == {"reference alone: R@1"}
     assert _rows(tables["stories"]) == {"median rank, story": ("", [Told("7", "of 99")] * 2)}

@@ -118,7 +118,7 @@ def measure_choice(given: TaskInput) -> TaskScores:
     `circular_accuracy` where several questions are of one group, an item a group: 1 where all of it is right.
 
     Details: `questions`, `chance` (the mean of 1/options), `unread` (answers that name no option), and `categories`:
-    name → accuracy as an interval.
+    name → accuracy as an interval, with `category_chance`: name → chance there.
 
     Raises: ImageSetError with every fault of the file; ModelError.
     """
@@ -127,16 +127,18 @@ def measure_choice(given: TaskInput) -> TaskScores:
     places = [one.chosen(answer) for answer, one in zip(answers, questions, strict=True)]
     right = np.array([place == one.answer for place, one in zip(places, questions, strict=True)], dtype=np.float64)
     pictures = [one.pictures for one in questions]
-    categories = {}
+    by_guessing = np.array([1 / len(one.options) for one in questions])
+    categories, category_chance = {}, {}
     for name in sorted({one.category for one in questions} - {""}):
         own = [row for row, one in enumerate(questions) if one.category == name]
         categories[name] = bootstrap_interval(by_item(right[own], [pictures[row] for row in own])).to_json()
+        category_chance[name] = float(by_guessing[own].mean())
     unread = places.count(None)
     details = {
         "questions": len(questions),
-        "chance": float(np.mean([1 / len(one.options) for one in questions])),
+        "chance": float(by_guessing.mean()),
         "unread": unread,
-        **({"categories": categories} if categories else {}),
+        **({"categories": categories, "category_chance": category_chance} if categories else {}),
     }
     samples = [
         sample(one.id, one.asked, [one.options[one.answer]], answer, value)

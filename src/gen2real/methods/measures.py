@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Literal
 
 from gen2real.evaluation.statistics import Interval, PairedTest
@@ -60,7 +61,9 @@ class Measure:
         )
         for pattern, told in known:
             if found := pattern.fullmatch(self.key):
-                return told(found) + (f", {found['before'].replace('_', ' ')}" if found["before"] else "")
+                # A task may be called as its measure is: `composed_composed_recall@1`.
+                before = [word for word, _ in groupby((found["before"] or "").split("_"))]
+                return told(found) + (f", {' '.join(before)}" if found["before"] else "")
         return self.key.replace("_", " ")
 
     @property

@@ -122,17 +122,17 @@ def _interval(own: Mapping[str, Any]) -> Told:
 
 
 def _chances(details: Sequence[Mapping[str, Any]]) -> Mapping[str, float]:
-    """Row's ending → what chance gives: of winoground each score's, of choices every row's ("")."""
+    """A row, or its ending → what chance gives: of winoground each score's, of choices each category's."""
     told: Any = next((own["chance"] for own in details if "chance" in own), {})
     if isinstance(told, Mapping):
         return {f"{key} score": float(value) for key, value in told.items()}
-    return {"": float(told)} if any(own.get("categories") for own in details) else {}
+    return next((own["category_chance"] for own in details if "category_chance" in own), {})
 
 
 def _chance(row: str, chance: Mapping[str, float]) -> str:
     if row in _COUNTED.values():
         return ""
-    found = next((value for ending, value in chance.items() if row.endswith(ending)), None)
+    found = chance.get(row, next((value for ending, value in chance.items() if row.endswith(f": {ending}")), None))
     return "" if found is None else f"by chance {100 * found:.1f}\u00a0%"
 
 
