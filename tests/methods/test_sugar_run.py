@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -29,6 +30,7 @@ from gen2real.methods.sugar.loss import SugarLoss, SugarNetwork
 from gen2real.methods.sugar.settings import SugarConfig
 from gen2real.models.embedder import Embedder
 from gen2real.models.multimodal import load_multimodal
+from gen2real.training.run_folder import RunFolder
 from gen2real.training.trainer import Trainer
 
 
@@ -134,6 +136,24 @@ def test_every_update_tells_both_losses_and_both_gradients(done: Measured) -> No
         assert -1 <= row["cosine_lora_g_d"] <= 1
 
 
+def test_gradients_are_told_as_they_are_by_hand(root: Path, tmp_path: Path) -> None:
+    """Of L_g and of α·L_d, each apart, over all LoRA parameters as one vector."""
+    settings = sugar_config(root, tmp_path, discriminative__weight=0.5, training__steps=1)
+    tuning = prepared(settings)
+    lora = [parameter for name, parameter in tuning.model.model.named_parameters() if ".lora_" in name]
+    assert len(lora) == 8
+    found = terms(tuning)
+    g, d = (
+        torch.cat([gradient.flatten() for gradient in torch.autograd.grad(loss, lora, retain_graph=True)]).double()
+        for loss in (found["L_g"], 0.5 * found["L_d"])
+    )
+    tuning.tune(RunFolder(settings.output, settings), quiet=True)
+    (row,) = metrics(tmp_path)
+    assert row["gradient_g"] == pytest.approx(float(g.norm()), rel=1e-4)
+    assert row["gradient_d"] == pytest.approx(float(d.norm()), rel=1e-4)
+    assert row["cosine_lora_g_d"] == pytest.approx(float(g @ d / (g.norm() * d.norm())), rel=1e-4)
+
+
 def test_measuring_gradients_changes_nothing(root: Path, tmp_path: Path, done: Measured) -> None:
     """Whether it is done in every update or in the first alone."""
     rarely = methods.run(sugar_config(root, tmp_path / "run", training__log_every=100), quiet=True)
@@ -198,25 +218,47 @@ def test_the_discriminative_gradient_reaches_adapters_and_head_alone(root: Path,
     assert all(bool(gradient.abs().max() > 0) for gradient in gradients)
 
 
+HEAD_FIRST: dict[str, Any] = {
+    "head__whiten": True,
+    "head__first_updates": 3,
+    "head__samples": 6,
+    "data__packed": True,
+    "training__batch_size": 7,
+    "training__precision": "bfloat16",
+}
+
+
+@pytest.mark.parametrize("more", [{}, HEAD_FIRST], ids=["plain", "head-first"])
 @pytest.mark.parametrize("form", ["structure", "infonce"])
-def test_it_can_reach_the_head_alone(root: Path, tmp_path: Path, form: str) -> None:
+def test_it_can_reach_the_head_alone(
+    root: Path, tmp_path: Path, form: str, more: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The control: adapters move as at α = 0, bit for bit where nothing is clipped, and the head learns.
     Halves have a pass, and so a dropout, of their own."""
     changes: dict[str, Any] = {"optimizer__clip_norm": None, "lora__dropout": 0.3 if form == "structure" else 0.0}
+    changes |= more
     plain = methods.run(sugar_config(root, tmp_path / "plain", discriminative__weight=0.0, **changes), quiet=True)
     changes |= {"discriminative__reach": "head", "discriminative__form": form}
+    begun, fit = [], sugar.fit
+
+    def kept(models: Any, *given: Any, stage: str, **named: Any) -> Any:
+        if stage == "sugar":
+            begun.append(copy.deepcopy(models["sugar"].head))
+        return fit(models, *given, stage=stage, **named)
+
+    monkeypatch.setattr(sugar, "fit", kept)
     run = methods.run(sugar_config(root, tmp_path / "head", **changes), quiet=True)
     name = "adapter_model.safetensors"
     assert (run.folder / "model" / name).read_bytes() == (plain.folder / "model" / name).read_bytes()
-    for row in metrics(run.folder):
+    rows = {stage: [row for row in metrics(run.folder) if row["stage"] == stage] for stage in ("head", "sugar")}
+    assert [len(own) for own in rows.values()] == [more.get("head__first_updates", 0), 3]
+    for row in rows["sugar"]:
         assert row["gradient_d"] == 0
         assert row["gradient_g"] > 0
         assert "cosine_lora_g_d" not in row
-    begun = sugar.prepare(sugar_config(root, tmp_path / "begun", **changes)).model.head
-    learnt = load_multimodal(run.folder).head
-    assert begun is not None
+    (head,), learnt = begun, load_multimodal(run.folder).head
     assert learnt is not None
-    assert any(not torch.equal(one, other) for one, other in zip(begun.parameters(), learnt.parameters(), strict=True))
+    assert all(not torch.equal(one, other) for one, other in zip(head.parameters(), learnt.parameters(), strict=True))
 
 
 def test_without_the_discriminative_part_it_is_plain_tuning_bit_for_bit(root: Path, tmp_path: Path) -> None:

@@ -116,26 +116,37 @@ def answering(folder: Path, clip: str, pictures: str) -> dict[str, Any]:
     }
 
 
-def sugar(folder: Path, clip: str, pictures: str, form: dict[str, Any]) -> dict[str, Any]:
-    """11 samples in batches of 5, the last with one row. `form`: of the discriminative part."""
-    return {
-        "output": str(folder),
+def sugar(folder: Path, clip: str, pictures: str, changes: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """11 samples in batches of 5, the last with one row. `changes` by section."""
+    values: dict[str, dict[str, Any]] = {
         "model": {"name": f"{pictures}-llava"},
         "data": {"train": f"{pictures}-samples.jsonl"},
         "teachers": {"joint": clip},
-        "discriminative": form,
         "head": {"width": 16, "dim": 12},
         "lora": {"rank": 2, "alpha": 4.0},
         "optimizer": {**SMOOTH, "weight_decay": 0.0},
         "schedule": {"name": "constant", "warmup_steps": 0},
         "training": {"batch_size": 5, "epochs": 1, "log_every": 1},
     }
+    return {"output": str(folder), **by_section(values, changes)}
 
 
 SUGAR: dict[str, dict[str, Any]] = {
-    "sugar": {"readouts": 2},
-    "sugar-infonce": {"form": "infonce", "temperature": 1.0, "chunk": 1},
+    "sugar": {"discriminative": {"readouts": 2}},
+    "sugar-infonce": {"discriminative": {"form": "infonce", "temperature": 1.0, "chunk": 1}},
+    # As the kit's recipe has it: what a process packs into a row is its own share alone.
+    "sugar-kit": {
+        "data": {"packed": True},
+        "kernel": {"calibrate": True},
+        "discriminative": {"readouts": 2},
+        "head": {"whiten": True, "first_updates": 3, "samples": 6},
+    },
 }
+
+
+def by_section(values: Mapping[str, dict[str, Any]], changes: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """`changes` laid over a recipe's values."""
+    return {key: {**values.get(key, {}), **changes.get(key, {})} for key in {**values, **changes}}
 
 
 def joint(folder: Path, clip: str, pictures: str, changes: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
@@ -150,8 +161,7 @@ def joint(folder: Path, clip: str, pictures: str, changes: Mapping[str, dict[str
         "schedule": {"name": "constant", "warmup_steps": 0},
         "training": {"batch_size": 7, "steps": 2, "log_every": 1},
     }
-    joined = {key: {**values.get(key, {}), **changes.get(key, {})} for key in {**values, **changes}}
-    return {"output": str(folder), **joined}
+    return {"output": str(folder), **by_section(values, changes)}
 
 
 JOINT: dict[str, dict[str, Any]] = {
