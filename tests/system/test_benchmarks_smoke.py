@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
+import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
+from gen2real.losses import soft_dtw
 from gen2real.models import load_decoder, load_dual_encoder, new_captioner, save_captioner
 from tiny import tiny_clip, tiny_gpt2, tiny_stable_diffusion
 from tiny_multimodal import tiny_llava
@@ -172,3 +178,71 @@ def test_the_benchmark_of_the_discriminative_part_gives_every_arm_the_same_updat
     with pytest.raises(SystemExit):
         module.main(["--model", "llava-7b"])
     assert "needs a GPU: add --device cuda" in capsys.readouterr().err
+
+
+class _SoftDTW(torch.autograd.Function):
+    """What tslearn has under its loss: costs in, γ given; ours stands in, so only the benchmark is tested."""
+
+    @staticmethod
+    def forward(ctx: Any, cost: torch.Tensor, gamma: float) -> torch.Tensor:
+        with torch.enable_grad():
+            leaf = cost.detach().requires_grad_()
+            loss = soft_dtw(leaf, torch.full((len(leaf), 2), leaf.shape[1]), gamma=gamma)
+            ctx.save_for_backward(*torch.autograd.grad(loss.sum(), leaf))
+        return loss.detach()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * gradients[0][:, None, None], None
+
+
+def _kernels(features: np.ndarray, sigma: float) -> np.ndarray:
+    """Cuturi's kernel with s / (2 − s), cell by cell, divided by the roots of both with themselves."""
+
+    def kernel(one: np.ndarray, other: np.ndarray) -> float:
+        summed = np.zeros((len(one) + 1, len(other) + 1))
+        summed[0, 0] = 1
+        for i, j in np.ndindex(len(one), len(other)):
+            s = math.exp(-float(((one[i] - other[j]) ** 2).sum()) / (2 * sigma**2))
+            summed[i + 1, j + 1] = (summed[i, j] + summed[i + 1, j] + summed[i, j + 1]) * s / (2 - s)
+        return float(summed[-1, -1])
+
+    found = np.array([[kernel(one, other) for other in features] for one in features])
+    root = np.sqrt(np.diag(found))
+    return found / root[:, None] / root
+
+
+@pytest.mark.filterwarnings("default")
+def test_the_benchmark_of_the_kernel_compares_equal_numbers(
+    finetune: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """tslearn is not among what tests install; a plain kernel in its place holds the numbers all the same."""
+    tslearn, metrics, below = (ModuleType(name) for name in ("tslearn", "metrics", "soft_dtw_loss_pytorch"))
+    metrics.cdist_gak = _kernels  # type: ignore[attr-defined]
+    metrics.SoftDTWLossPyTorch = lambda: (
+        lambda x, y: _SoftDTW.apply(  # type: ignore[attr-defined]
+            torch.cdist(x, y).square(), 1.0
+        )
+    )
+    below._SoftDTWLossPyTorch = _SoftDTW  # type: ignore[attr-defined]
+    for name, module in (
+        ("tslearn", tslearn),
+        ("tslearn.metrics", metrics),
+        ("tslearn.metrics.soft_dtw_loss_pytorch", below),
+    ):
+        monkeypatch.setitem(sys.modules, name, module)
+    module, out = importlib.import_module("sequence_kernel"), tmp_path / "out.json"
+    monkeypatch.setattr(module, "KERNELS", [(3, 2), (4, 3)])
+    monkeypatch.setattr(module, "SOFT", [(2, 4)])
+    monkeypatch.setattr(module, "_version", lambda: "none")
+    module.main(["--rounds", "2", "--dim", "5", "--out", str(out)])
+    rows = json.loads(out.read_text(encoding="utf-8"))["rows"]
+    compared = [row for row in rows if row["what"] != "recursion"]
+    assert (len(rows), len(compared)) == (9, 7)
+    for row in compared:
+        assert row["largest_difference"] < 1e-10
+        assert row["times"]["cpu_seconds"] == row["tslearn"]["cpu_seconds"] / row["ours"]["cpu_seconds"]
+    metrics.cdist_gak = lambda *given, **named: 1.01 * _kernels(*given, **named)  # type: ignore[attr-defined]
+    with pytest.raises(SystemExit, match="the arms differ by"):
+        module.main(["--rounds", "1", "--dim", "5", "--out", str(out)])
