@@ -37,6 +37,7 @@ Task = Literal[
     "winoground",
 ]
 Through = Literal["f_r", "f_g", "projection"]
+RagTemplate = Literal["exemplar", "reference"]
 OF_FILES = ("yes-no", "choice", "knowledge", "position", "story-retrieval", "composed-retrieval", "winoground")
 """Tasks of multimodal models that have a file of their own in place of an image set."""
 
@@ -55,8 +56,8 @@ def evaluate(
     task: Annotated[
         Task | None,
         Parameter(
-            help="[default: what --questions, --scorer or --rerank is for; captioning for models in a folder that "
-            "write; else classification, or retrieval where there are no labels]"
+            help="[default: what --questions, --scorer or --rerank is for; captioning where a model in a folder "
+            "writes; else classification, or retrieval without labels]"
         ),
     ] = None,
     through: Annotated[
@@ -69,10 +70,7 @@ def evaluate(
     scorer: Annotated[
         str | None, Parameter(help="synthesis: who looks at what is drawn; an encoder that was in no training of it")
     ] = None,
-    rerank: Annotated[
-        str | None,
-        Parameter(help="retrieval: a text-to-image pipeline that ranks a picture's best captions anew by its error"),
-    ] = None,
+    rerank: Annotated[str | None, Parameter(help="retrieval: a text-to-image pipeline that ranks anew")] = None,
     candidates: Annotated[int | None, Parameter(help="--rerank: captions a picture [default: 5]")] = None,
     trials: Annotated[int | None, Parameter(help="--rerank: looks at each of them [default: 64]")] = None,
     weight: Annotated[float | None, Parameter(help="--rerank: by scale · cosine − WEIGHT · error")] = None,
@@ -85,11 +83,10 @@ def evaluate(
     steps: Annotated[int | None, Parameter(help="synthesis: [default: 20, or the pipeline's]")] = None,
     guidance: Annotated[float | None, Parameter(help="synthesis: [default: the pipeline's]")] = None,
     limit: Annotated[int | None, Parameter(help="tasks: the first so many items [default: all]")] = None,
-    rag: Annotated[
-        Path | None,
-        Parameter(help="questions, yes-no, choice, knowledge: JSONL of questions and answers to look up"),
-    ] = None,
+    rag: Annotated[Path | None, Parameter(help="JSONL of questions and answers to look up")] = None,
     rag_count: Annotated[int | None, Parameter(help="--rag: put before a question [default: 1]")] = None,
+    rag_template: Annotated[RagTemplate | None, Parameter(help="--rag: how they are put [default: exemplar]")] = None,
+    rag_threshold: Annotated[float | None, Parameter(help="--rag: less similar ones are left out")] = None,
     rag_retriever: Annotated[str | None, Parameter(help="--rag: a dual encoder [default: the model itself]")] = None,
     on_unreadable: Policy = "error",
     json: Json = False,
@@ -115,12 +112,15 @@ def evaluate(
     options: dict[str, Any] = {"questions": questions, "templates": templates, "prompts": prompts, "scorer": scorer}
     options |= {"rerank": rerank, "candidates": candidates, "trials": trials, "weight": weight}
     options |= {"pictures": pictures, "steps": steps, "guidance": guidance}
-    if rag is None and (rag_count is not None or rag_retriever is not None):
-        raise Gen2RealError("--rag-count and --rag-retriever say how to look up; add --rag FILE.jsonl, where to")
+    asked: dict[str, Any] = {"rag_count": rag_count, "rag_template": rag_template, "rag_threshold": rag_threshold}
+    asked |= {"rag_retriever": rag_retriever}
+    lookup = {name: value for name, value in asked.items() if value is not None}
+    if rag is None and lookup:
+        given = ", ".join(f"--{name.replace('_', '-')}" for name in lookup)
+        raise Gen2RealError(f"{given}: how to look up; add --rag FILE.jsonl, where to")
     if _is_of_multimodal(task, model, image_set, limit):
         options["through"] = None if through == "f_r" else through
-        lookup = {"rag": rag, "rag_count": 1 if rag_count is None else rag_count, "rag_retriever": rag_retriever}
-        _evaluate_task(model, task, image_set, limit, lookup, options, json)
+        _evaluate_task(model, task, image_set, limit, {"rag": rag, **lookup}, options, json)
         return
     if rag is not None:
         raise Gen2RealError(

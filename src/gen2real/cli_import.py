@@ -301,6 +301,7 @@ def benchmark(
     instruction: Annotated[
         str | None, Parameter(help='said after each question, "" for nothing [default: as LLaVA-1.5 was asked]')
     ] = None,
+    distractors: Annotated[int, Parameter(help="webqa: so many sources that are not right among the facts")] = 0,
     on_fault: Annotated[
         Literal["error", "skip"], Parameter(help="items that cannot be read: list all and stop, or leave them out")
     ] = "error",
@@ -318,6 +319,8 @@ def benchmark(
 
     knowledge: webqa, demon
 
+    position: webqa-position
+
     winoground: winoground
 
     judged by others, of what gen2real answer writes: mm-vet, llava-wild
@@ -327,7 +330,16 @@ def benchmark(
     """
     from gen2real.imagesets.importers import import_benchmark
 
-    made = import_benchmark(name, source, out, pictures=folder, split=split, instruction=instruction, on_fault=on_fault)
+    made = import_benchmark(
+        name,
+        source,
+        out,
+        pictures=folder,
+        split=split,
+        instruction=instruction,
+        distractors=distractors,
+        on_fault=on_fault,
+    )
     _report_benchmark(made, json)
 
 

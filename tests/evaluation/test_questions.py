@@ -73,6 +73,13 @@ def test_of_one_reference_it_is_an_exact_match() -> None:
     assert found["accuracy"].tolist() == [1, 1, 0, 0]
 
 
+def test_an_answer_of_which_nothing_is_left_agrees_with_nobody() -> None:
+    """An article alone, as the letter A, is normalised to nothing as well; it is compared as it is."""
+    said = ["", " ", "?", "the", "A", "a.", "the B"]
+    assert question_scores(said, [["A"] * 10] * 7)["accuracy"].tolist() == [0, 0, 0, 0, 1, 1, 0]
+    assert question_scores(["", "A", "The B."], [[""], ["!"], ["b"]])["accuracy"].tolist() == [0, 0, 1]
+
+
 def test_two_or_three_references_are_alternatives() -> None:
     assert question_scores(["sofa", "chair"], [["couch", "sofa"], ["couch", "sofa", "settee"]])[
         "accuracy"

@@ -17,6 +17,7 @@ from commands import gen2real_
 from gen2real.errors import ImageSetError
 from gen2real.evaluation.choice import read_choices
 from gen2real.evaluation.knowledge import read_knowledge
+from gen2real.evaluation.position import read_positions
 from gen2real.evaluation.submissions import read_put
 from gen2real.evaluation.winoground import read_twins
 from gen2real.evaluation.yes_no import read_yes_no
@@ -26,7 +27,7 @@ from gen2real.imagesets.importers.benchmarks import SHORT
 
 READERS: Mapping[str | None, Callable[[Path], Any]] = {
     "questions": read_questions, "yes-no": read_yes_no, "choice": read_choices, "knowledge": read_knowledge,
-    "winoground": read_twins, None: read_put,
+    "winoground": read_twins, "position": read_positions, None: read_put,
 }  # fmt: skip
 """Who reads a task's file."""
 
@@ -146,6 +147,11 @@ class TestOpenQuestions:
         source = files(tmp_path / "wild", {"questions.jsonl": lines(asked), "images/001.jpg": None})
         (found,) = imported("llava-wild", source)
         assert found.submission == {"question_id": 3, "prompt": "Name it."}
+
+
+def seen_on(*numbers: int) -> list[dict[str, Any]]:
+    """WebQA's sources that are pictures."""
+    return [{"image_id": number, "title": "t", "caption": f"on {number}"} for number in numbers]
 
 
 class TestYesOrNo:
@@ -349,6 +355,67 @@ class TestSeveralPictures:
         broken = files(tmp_path / "broken", {**content, **tables, "imgs.lineidx": "0\n5\n"})
         with pytest.raises(ImageSetError, match="not to the picture 30000001"):
             imported("webqa", broken)
+
+    def test_webqa_among_distractors(self, tmp_path: Path) -> None:
+        def asked(*others: int) -> dict[str, Any]:
+            return {
+                "Q": "Who?", "A": ["I."], "split": "val", "img_posFacts": seen_on(0), "img_negFacts": seen_on(*others),
+                "txt_posFacts": [{"fact": "right"}], "txt_negFacts": [{"fact": f"wrong {n}"} for n in others],
+            }  # fmt: skip
+
+        content = {"WebQA_train_val.json": {f"g{n}": asked(1, 2, 3) for n in range(8)} | {"few": asked()}}
+        source = files(tmp_path / "web", {**content, **dict.fromkeys(f"{n}.jpg" for n in range(4))})
+        right, wrong = {"on 0", "right"}, {f"{kind} {n}" for kind in ("on", "wrong") for n in (1, 2, 3)}
+        for wanted, among in ((0, 0), (2, 2), (20, 6)):
+            *found, few = imported("webqa", source, distractors=wanted)
+            told = [[fact.text for fact in one.facts] for one in found]
+            assert {one.text for one in few.facts} == right
+            for texts in told:
+                assert right <= set(texts) <= right | wrong
+                assert len(texts) == len(set(texts)) == 2 + among
+            # Not all alike, and the same once more.
+            assert (len({tuple(texts) for texts in told}) > 1) == (among > 0)
+            again = imported("webqa", source, distractors=wanted)
+            assert [[fact.text for fact in one.facts] for one in again[:-1]] == told
+        for benchmark, count, said in (("gqa", 2, "facts of gqa. It is for webqa"), ("webqa", -1, "give 0 or more")):
+            with pytest.raises(ImageSetError, match=f"--distractors {count}: .*{said}"):
+                import_benchmark(benchmark, source, tmp_path / "out.jsonl", distractors=count)
+
+    def test_webqa_position(self, tmp_path: Path) -> None:
+        def asked(answer: str, kind: str = "YesNo", right: int = 1, others: int = 7, **more: Any) -> dict[str, Any]:
+            facts = {"img_posFacts": seen_on(*range(right)), "img_negFacts": seen_on(*range(3, 3 + others))}
+            return {"Q": '"Is it?"', "A": [answer], "split": "val", "Qcate": kind, "txt_posFacts": [], **facts, **more}
+
+        questions = {
+            "a": asked('"Yes, it is not small."'), "b": asked("No"), "c": asked("no trees are here"),
+            "d": asked('"Yes, both."', "Others"), "e": asked("NO.", "text"),
+            # Answers to something else, of more than one source, and with too few to distract.
+            "no trees": asked("No trees are here.", "number"), "none": asked("None are."),
+            "blue": asked("Blue.", "color"), "unlike": asked("", A=["Yes.", "No."]),
+            "two": asked("Yes.", right=2), "read": asked("Yes.", txt_posFacts=[{"fact": "It is."}]),
+            "few": asked("Yes.", others=4),
+        }  # fmt: skip
+        content: dict[str, Any] = {"WebQA_train_val.json": questions, **dict.fromkeys(f"{n}.jpg" for n in range(8))}
+        source = files(tmp_path / "web", content)
+        found = imported("webqa-position", source)
+        assert [(one.id, *one.answers) for one in found] == [
+            ("a", "yes"), ("b", "no"), ("c", "no"), ("d", "yes"), ("e", "no"),
+        ]  # fmt: skip
+        for one in found:
+            assert (one.question, one.pictures, one.relevant) == ("Is it?", (), 0)
+            assert [(pair.picture, pair.text) for pair in one.pairs] == [
+                (source / f"{n}.jpg", f"on {n}") for n in (0, 3, 4, 5, 6, 7)
+            ]
+        done = gen2real_("import", "benchmark", "webqa-position", source, "--out", tmp_path / "told.jsonl")
+        told, command = done.out.splitlines()
+        assert told.startswith(f"{tmp_path / 'told.jsonl'}: 5 items, 6 pictures; left out: ")
+        assert "left out: 4, questions whose answer is not yes or no" in told
+        assert "left out: 2, questions that do not rest on one picture alone" in told
+        assert "left out: 1, questions with fewer than 5 pictures to distract" in told
+        assert command.endswith("--task position")
+        hidden = files(tmp_path / "hidden", {"WebQA_test.json": {"g": {"Q": "Is it?", "Guid": "g", "img_Facts": []}}})
+        with pytest.raises(ImageSetError, match="does not say which sources are the right ones"):
+            imported("webqa-position", hidden, split="test")
 
     @pytest.fixture
     def demon(self, tmp_path: Path) -> Path:

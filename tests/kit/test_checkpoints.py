@@ -21,10 +21,14 @@ from transformers import (
 from commands import gen2real_
 from gen2real import kit
 from gen2real.errors import ModelError
+from gen2real.evaluation.captioning import caption_scores
 from gen2real.imagesets import ImageSet
-from gen2real.kit.world import KINDS, render, sample_scene, write_image_set
+from gen2real.kit.world import KINDS, caption, render, sample_scene, write_image_set
+from gen2real.kit.world.scenes import stream
 from gen2real.methods.finished import evaluate_model
 from gen2real.models import load_decoder
+from gen2real.models.multimodal import load_multimodal
+from gen2real.prompts import CAPTION_PROMPTS
 
 BUDGET = 25_000_000
 
@@ -103,6 +107,20 @@ def test_stock_transformers_answers_what_is_to_be_seen_in_any_of_several_picture
     balls = [sample_scene("web", "test", index, kind=one) for index in range(18)]
     colours = answers(f"what colour is the {one}?", [[Image.fromarray(picture)] for picture in render(balls)])
     assert sum(told == scene.toys[0].colour for told, scene in zip(colours, balls, strict=True)) > 12
+
+
+def test_the_multimodal_model_captions_web() -> None:
+    """CIDEr-D against five true captions of each scene, beside those of the next one."""
+    scenes = [sample_scene("web", "test", index) for index in range(40)]
+    shown = [Image.fromarray(one) for one in render(scenes)]
+    asked = [CAPTION_PROMPTS[0]] * len(shown)
+    said = load_multimodal(kit.folder("multimodal")).answer(shown, asked, max_tokens=40, batch_size=40)
+    told = []
+    for index, scene in enumerate(scenes):
+        random = stream(0, "web", "test", index, purpose=2)
+        told.append([caption(scene, random) for _ in range(5)])
+    own, of_the_next = (caption_scores(said, of).means()["cider"] for of in (told, [*told[1:], told[0]]))
+    assert own > 2 > of_the_next
 
 
 def test_stock_diffusers_draws_what_the_prompt_says() -> None:

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from commands import gen2real_
-from gen2real.cli_evaluate import OF_FILES, Task
+from gen2real.cli_evaluate import OF_FILES, RagTemplate, Task
 from gen2real.errors import ImageSetError, ModelError
 from gen2real.evaluation.captioning import caption_scores
 from gen2real.evaluation.knowledge import rouge_scores
-from gen2real.evaluation.rag import EncoderRetriever, read_entries
+from gen2real.evaluation.rag import TEMPLATES, EncoderRetriever, read_entries
 from gen2real.evaluation.tasks import TASKS, Asked
 from gen2real.evaluation.yes_no import says_yes
 from gen2real.methods import finished_tasks
@@ -70,6 +70,7 @@ def asks(place: Path, task: str, *lines: dict[str, Any]) -> Path:
 def test_the_commands_tasks_are_those_that_there_are() -> None:
     assert set(TASKS) <= set(get_args(Task))
     assert set(OF_FILES) == set(TASKS) - {"questions", "captioning", "retrieval"}
+    assert set(get_args(RagTemplate)) == set(TEMPLATES)
 
 
 def test_yes_or_no(place: Path, tuned: MultimodalModel) -> None:
@@ -168,6 +169,39 @@ def test_two_are_put_before_a_question_and_told(place: Path, known: Path) -> Non
     )
 
 
+def test_in_the_papers_words_and_only_what_is_alike_enough(
+    place: Path, known: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the similarities of the two to a question lies a threshold that one of them passes."""
+    file = asks(place, "alike", {"image": "red/0.png", "question": "which?", "answer": "red"})
+    words = ("evaluate", "tuned", file, "--task", "questions", "--rag", known, "--rag-template", "reference", "--json")
+    put: list[str] = []
+    answer = MultimodalModel.answer
+
+    def kept(self: MultimodalModel, pictures: Any, questions: Any, **more: Any) -> Any:
+        put.extend(questions)
+        return answer(self, pictures, questions, **more)
+
+    monkeypatch.setattr(MultimodalModel, "answer", kept)
+    nearest, both = (
+        gen2real_(*words, "--rag-count", count).value["details"]["looked_up"]["similarity"] for count in (1, 2)
+    )
+    assert nearest > both
+    for threshold, found in ((both, 1), (2 * both - nearest - 1e-3, 2), (1, 0)):
+        done = gen2real_(*words, "--rag-count", 2, "--rag-threshold", threshold)
+        assert (done.code, done.err) == (0, "")
+        told = done.value["details"]["looked_up"]
+        assert (told["found"], told["threshold"]) == (found, threshold)
+        if not found:
+            assert put[-1] == "which?"
+            continue
+        head, *entries, asked = re.split(r"(?:^|\n)(?=<image>)", put[-1])
+        assert head.startswith("Answer the question by its picture.")
+        assert head.endswith("\nReference information:")
+        assert len(entries) == found
+        assert asked == "<image>\nwhich?"
+
+
 def test_files_are_read_before_the_model_is_loaded(place: Path, known: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(finished_tasks, "open_multimodal", None)
     wrong = asks(place, "wrong", {"image": "red/9.png", "question": "?", "answer": "a"}, {"image": "red/0.png"})
@@ -261,7 +295,12 @@ def test_answers_for_others_to_judge(place: Path, tuned: MultimodalModel) -> Non
         ("tuned set/yes-no.jsonl --rag k.jsonl", "say which: --task questions"),
         ("tuned set/yes-no.jsonl --task yes-no --rag-count 2", "add --rag FILE.jsonl"),
         ("tuned set/yes-no.jsonl --task yes-no --rag-retriever clip", "add --rag FILE.jsonl"),
+        (
+            "tuned set/yes-no.jsonl --task yes-no --rag-template reference --rag-threshold 0.5",
+            "--rag-template, --rag-threshold: how to look up; add --rag FILE.jsonl",
+        ),
         ("tuned set/yes-no.jsonl --task yes-no --rag k.jsonl --rag-count 0", "--rag-count 0: give at least 1"),
+        ("tuned set/yes-no.jsonl --task yes-no --rag k.jsonl --rag-threshold 1.5", "--rag-threshold 1.5: similarities"),
         ("tuned set/yes-no.jsonl --task yes-no --rag k.jsonl", "k.jsonl does not exist"),
     ],
 )

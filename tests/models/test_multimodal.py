@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -261,6 +262,28 @@ def test_what_was_tuned_comes_back_with_the_base_model_alone(
     assert sum(path.stat().st_size for path in (tmp_path / "tuned").iterdir()) < 200_000
     save_whole(tmp_path / "whole", merge(again))
     torch.testing.assert_close(logits_of(load_multimodal(tmp_path / "whole"), batch), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "generated"),
+    [
+        ({"method": "multimodal", "data": {"train_on": "generated"}, "aligned": None}, True),
+        ({"method": "multimodal", "data": {"train_on": "mixed"}}, True),
+        ({"method": "multimodal", "data": {"train_on": "real"}, "aligned": None}, False),
+        # The tower's shift, which lies in the folder, was learnt from generated pictures.
+        ({"method": "multimodal", "data": {"train_on": "real"}, "aligned": {"run": "runs/gmail"}}, True),
+        ({"method": "sugar", "data": {"train": [{"path": "samples.jsonl"}]}}, False),
+        (None, False),
+    ],
+)
+def test_a_card_says_that_generated_pictures_were_learnt_from_only_where_they_were(
+    root: Path, tmp_path: Path, recipe: dict[str, Any] | None, generated: bool
+) -> None:
+    save_multimodal(tmp_path / "tuned", tuned(root, "llava"), made_by={} if recipe is None else {"recipe": recipe})
+    card = (tmp_path / "tuned" / "README.md").read_text()
+    (tags,) = (line for line in card.splitlines() if line.startswith("tags: "))
+    expected = ["gen2real", "lora", *["trained-on-generated-images"] * generated]
+    assert json.loads(tags.removeprefix("tags: ")) == expected
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")

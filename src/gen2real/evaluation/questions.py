@@ -60,10 +60,7 @@ def normalised_answer(answer: str) -> str:
     a digit follows, lower case, number words up to ten become digits, articles go, short forms get their
     apostrophe.
     """
-    text = _COMMA_IN_NUMBER.sub("", answer)
-    text = _PERIOD.sub("", _PUNCTUATION.sub(" ", text)).lower()
-    words = (_NUMBERS.get(word, word) for word in text.split())
-    return " ".join(_CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
+    return " ".join(word for word in _words(answer) if word not in _ARTICLES)
 
 
 def question_scores(answers: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, npt.NDArray[np.float64]]:
@@ -76,7 +73,8 @@ def question_scores(answers: Sequence[str], references: Sequence[Sequence[str]])
             more of ten. Of one reference an equal answer counts 1. Two or three, of whom no three others could agree,
             are taken as alternatives: equal to any counts 1 (ours).
 
-    Both sides are normalised by `normalised_answer`.
+    Both sides are normalised by `normalised_answer`. An answer without a word agrees with nobody, and one of articles
+    alone, as the letter A, is compared with them (ours: as published, both would be the same nothing).
 
     Raises: ImageSetError for unequal lengths, no question at all, or questions without a reference.
     """
@@ -91,13 +89,26 @@ def question_scores(answers: Sequence[str], references: Sequence[Sequence[str]])
             f"{len(without)} of {len(references)} question(s) have no reference answer, the first at place "
             f"{without[0]}."
         )
-    found = [_accuracy(normalised_answer(said), own) for said, own in zip(answers, references, strict=True)]
+    found = [_accuracy(_compared(said), own) for said, own in zip(answers, references, strict=True)]
     return {"accuracy": np.array(found, dtype=np.float64)}
+
+
+def _words(answer: str) -> list[str]:
+    """An answer's words as they are compared, articles too."""
+    text = _COMMA_IN_NUMBER.sub("", answer)
+    text = _PERIOD.sub("", _PUNCTUATION.sub(" ", text)).lower()
+    numbered = (_NUMBERS.get(word, word) for word in text.split())
+    return [_CONTRACTIONS.get(word, word) for word in numbered]
+
+
+def _compared(answer: str) -> str:
+    """An answer normalised; with its articles where nothing else would be left."""
+    return normalised_answer(answer) or " ".join(_words(answer))
 
 
 def _accuracy(said: str, references: Sequence[str]) -> float:
     people = len(references)
-    agreeing = sum(normalised_answer(reference) == said for reference in references)
+    agreeing = sum(_compared(reference) == said for reference in references) if said else 0
     if people < 4:
         return float(agreeing > 0)
     # mean over annotators k of min(#{others of k who said it} / 3, 1)

@@ -172,13 +172,21 @@ def _lasting(name: str) -> str:
     return str(Path(name).resolve()) if Path(name).exists() else name
 
 
+def _of_generated(made_by: Mapping[str, Any]) -> bool:
+    """Whether the recipe says that generated pictures were learnt from, by the model or by its tower's alignment; not
+    where it does not say what its pictures are, as with interleaved samples.
+    """
+    recipe = made_by.get("recipe", {})
+    return recipe.get("data", {}).get("train_on") in ("generated", "mixed") or recipe.get("aligned") is not None
+
+
 def _card(
     title: str, base: Mapping[str, Any], stored: Mapping[str, Any], findings: str, *, projector: bool, head: bool
 ) -> str:
     front = {
         "library_name": "peft",
         "pipeline_tag": "image-text-to-text",
-        "tags": ["gen2real", "lora", "trained-on-generated-images"],
+        "tags": ["gen2real", "lora", *(["trained-on-generated-images"] if _of_generated(stored["made_by"]) else [])],
     }
     if not Path(base["name"]).exists():
         front["base_model"] = base["name"]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 from pathlib import Path
 
 import torch
 
-from gen2real.errors import ImageSetError
-from gen2real.imagesets.decoding import check_pictures
+from gen2real.errors import ImageSetError, UnreadablePictures
+from gen2real.imagesets.decoding import Policy, check_pictures
 from gen2real.imagesets.interleaved import Interleaved, Slice, Turn, read_interleaved, slices
 from gen2real.imagesets.sampling import EpochSampler, nested_rows
 from gen2real.imagesets.seeds import row_generator
@@ -34,23 +36,31 @@ class Source:
 class SugarData:
     """The sources of a run.
 
-    Raises: ImageSetError listing every sample that cannot be learnt from; UnreadablePictures.
+    Raises: ImageSetError listing what cannot be learnt from in every file: lines, pictures and samples;
+        UnreadablePictures where nothing else is wrong.
     """
 
     def __init__(self, settings: SequenceData, model: MultimodalModel, *, seed: int) -> None:
-        found = [read_interleaved(source.path) for source in settings.train]
+        faults: list[ImageSetError] = []
+        found = []
+        for source in settings.train:
+            with _collected(faults):
+                found.append((source, read_interleaved(source.path)))
         if settings.samples is not None:
-            found = [[one[row] for row in nested_rows(len(one), settings.samples, seed)] for one in found]
-        pictures = list(dict.fromkeys(path for one in found for sample in one for path in sample.pictures))
-        checked = check_pictures(pictures, settings.on_unreadable)
-        sizes = {path: size for path, size in zip(pictures, checked.results, strict=True) if size is not None}
+            most = settings.samples
+            found = [(source, [own[row] for row in nested_rows(len(own), most, seed)]) for source, own in found]
+        pictures = list(dict.fromkeys(path for _, own in found for sample in own for path in sample.pictures))
+        sizes = _sizes(pictures, settings.on_unreadable, faults)
         self.sources = []
-        for source, samples in zip(settings.train, found, strict=True):
+        for source, samples in found:
             readable = [sample for sample in samples if all(path in sizes for path in sample.pictures)]
-            if not readable:
-                raise ImageSetError(f"no sample of {source.path} has pictures that can all be read.")
-            check_sequences(model, readable, sizes, max_length=settings.max_length)
+            with _collected(faults, source.path):
+                if not readable and settings.on_unreadable == "skip":
+                    raise ImageSetError("it has no sample whose pictures can all be read.")
+                check_sequences(model, readable, sizes, max_length=settings.max_length)
             self.sources.append(Source(source.path, readable, [slices(one) for one in readable], source.weight))
+        if faults:
+            raise faults[0] if len(faults) == 1 else ImageSetError("\n".join(map(str, faults)))
 
     @property
     def samples(self) -> int:
@@ -218,6 +228,26 @@ class SugarBatches(RowBatches[Drawn, Batch]):
             for some in (halves[start : start + size] for start in range(0, len(halves), size))
         ]
         return Halves(chunks, size, len(mine), [row.owner for row in cut])
+
+
+@contextmanager
+def _collected(faults: list[ImageSetError], path: Path | None = None) -> Iterator[None]:
+    """What is found faulty within is kept, so that the rest is looked at too. path: put before what is said."""
+    try:
+        yield
+    except ImageSetError as fault:
+        faults.append(fault if path is None else ImageSetError(f"{path}: {fault}"))
+
+
+def _sizes(pictures: Sequence[Path], policy: Policy, faults: list[ImageSetError]) -> dict[Path, tuple[int, int]]:
+    """(width, height) of each picture that can be read; the others are a fault, or left out if the policy says so."""
+    try:
+        found = check_pictures(pictures, policy).results
+    except UnreadablePictures as fault:
+        faults.append(fault)
+        lost = {one.path for one in fault.offenders}
+        return _sizes([path for path in pictures if path not in lost], policy, faults)
+    return {path: size for path, size in zip(pictures, found, strict=True) if size is not None}
 
 
 def drawn_readouts(count: int, most: int, generator: torch.Generator) -> tuple[int, ...]:

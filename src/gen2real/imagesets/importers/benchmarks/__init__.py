@@ -31,6 +31,7 @@ class Benchmark:
         read: a folder → rows. task: that its file is for; None where only its own judge scores it.
         split: taken where none is given. layout: what a folder holds, for people; `{split}` stands in it.
         instruction: what is said after each question; LLaVA-1.5's (ours, where it has none: nothing).
+        distractors: whether it has other sources to put among a question's facts.
     """
 
     read: Callable[[Source], Rows]
@@ -38,6 +39,7 @@ class Benchmark:
     split: str
     layout: str
     instruction: str = ""
+    distractors: bool = False
 
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -63,7 +65,12 @@ BENCHMARKS: dict[str, Benchmark] = {
     "seed": Benchmark(choices.seed_bench, "choice", "", "SEED-Bench.json and SEED-Bench-image/"),
     "winoground": Benchmark(several_pictures.winoground, "winoground", "", "examples.jsonl and images/"),
     "webqa": Benchmark(
-        several_pictures.webqa, "knowledge", "val", "WebQA_train_val.json, imgs.tsv, imgs.lineidx (or pictures by id)"
+        several_pictures.webqa, "knowledge", "val", "WebQA_train_val.json, imgs.tsv, imgs.lineidx (or pictures by id)",
+        distractors=True,
+    ),
+    "webqa-position": Benchmark(
+        several_pictures.webqa_position, "position", "val",
+        "WebQA_train_val.json, imgs.tsv, imgs.lineidx (or pictures by id)",
     ),
     "demon": Benchmark(
         several_pictures.demon, "knowledge", "core", "DEMON's datasets, each a folder with core/{split}.json and images"
@@ -120,6 +127,7 @@ def import_benchmark(
     pictures: str | Path | None = None,
     split: str | None = None,
     instruction: str | None = None,
+    distractors: int = 0,
     on_fault: Policy = "error",
 ) -> ImportedBenchmark:
     """Takes in a benchmark's questions, as it is published.
@@ -131,6 +139,8 @@ def import_benchmark(
             as `mmbench-pictures` of `mmbench.jsonl`, each content once.
         split: which part, as its files call it; None: the format's own.
         instruction: said after each question, "" for nothing; None: the format's own.
+        distractors: webqa: at most so many sources that are not the right ones stand among a question's facts, in an
+            order drawn by the question's id (Sugar's paper has 10 to 20).
         on_fault: items that cannot be read: all are listed, or they are left out and counted.
 
     Raises: ImageSetError for a name that is not known, files that are missing, and with every item that cannot be read.
@@ -140,12 +150,21 @@ def import_benchmark(
     if benchmark not in BENCHMARKS:
         raise ImageSetError(f"there is no benchmark {benchmark!r}; there are: {', '.join([*BENCHMARKS, *_ELSEWHERE])}.")
     known = BENCHMARKS[benchmark]
+    if distractors < 0:
+        raise ImageSetError(f"--distractors {distractors}: give 0 or more")
+    if distractors and not known.distractors:
+        able = ", ".join(name for name, one in BENCHMARKS.items() if one.distractors)
+        raise ImageSetError(
+            f"--distractors {distractors}: there are no other sources to put among the facts of {benchmark}. It is for "
+            f"{able}; leave it out."
+        )
     folder, seen = Path(source), Path(source if pictures is None else pictures)
     for place in (folder, seen):
         if not place.is_dir():
             raise ImageSetError(f"{place} is not a folder. Give the one that holds {_layout(known, split)}.")
     out = new_file(out)
-    of = Source(folder.absolute(), seen.absolute(), known.split if split is None else split, _layout(known, split))
+    part = known.split if split is None else split
+    of = Source(folder.absolute(), seen.absolute(), part, _layout(known, split), distractors)
     with RowPictures(out) as seen_pictures:
         found, left_out = without_faults(seen_pictures.of(known.read(of)), out, on_fault)
     said = known.instruction if instruction is None else instruction.strip()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 import base64
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from random import Random
 from typing import Any, Literal
 
 from gen2real.errors import ImageSetError
@@ -30,6 +31,10 @@ _IMAGE_OPTIONS = ("Image A", "Image B", "Image C", "Image D")
 # As its own README shows them; in the files they are a key of their own.
 _WRITTEN_OUT = re.compile(r"\s*Choice list:\s*(\[.*\])\s*\.?\s*Your answer is:\s*$", re.IGNORECASE | re.DOTALL)
 _NO_LETTERS = re.compile(r"[\W_]+")
+_BEGINS = re.compile(r"(yes|no)\b", re.IGNORECASE)
+# "No trees." answers how many there are, too.
+_BEGINS_ALONE = re.compile(r"(yes|no)\s*([,.;:!]|$)", re.IGNORECASE)
+_OTHERS = 5
 
 
 def winoground(source: Source) -> Rows:
@@ -46,30 +51,46 @@ def winoground(source: Source) -> Rows:
 
 
 def webqa(source: Source) -> Rows:
-    """Chang et al. 2022: questions with the sources that their answer rests on, which are their facts.
+    """Chang et al. 2022: questions with the sources that their answer rests on, which are their facts. With
+    `distractors` at most so many of the others stand among them; which and where is drawn by the question's id.
 
     Pictures lie in imgs.tsv (an id and base64 a line; imgs.lineidx says where each begins), or as files named by id.
     """
-    name = "train_val" if source.split in ("train", "val") else source.split
-    content = source.mapped(f"WebQA_{name}.json")
-    table = _WebPictures(source)
+    pictures = _WebPictures(source)
 
-    def make(one: Any) -> Row:
-        if "img_posFacts" not in one:
-            raise Fault("it does not say which sources are the right ones, as the test split does not")
-        seen = [{"image": table.find(fact), "text": _fact(fact)} for fact in one["img_posFacts"]]
-        read = [{"text": text(fact["fact"])} for fact in one["txt_posFacts"]]
+    def make(given: tuple[str, Any]) -> Row:
+        id, one = given
+        facts = [*_right(one), *one["txt_posFacts"]]
+        if source.distractors:
+            facts = _among(facts, [*one["img_negFacts"], *one["txt_negFacts"]], source.distractors, id)
         return {
             "question": _unquoted(one["Q"]),
             "answers": [_unquoted(answer) for answer in one["A"]],
-            "facts": [*seen, *read],
+            "facts": [pictures.pair(fact) for fact in facts],
             "category": one.get("Qcate") or None,
         }
 
-    wanted = {id: one for id, one in content.items() if one.get("split", source.split) == source.split}
-    if not wanted:
-        raise ImageSetError(f"WebQA_{name}.json has no question of the split {source.split!r}; another with --split.")
-    return rows(wanted.items(), make)
+    return rows(_web_questions(source), make)
+
+
+def webqa_position(source: Source) -> Rows:
+    """WebQA's yes-or-no questions that rest on one picture, its pair before those of the first five others: does its
+    place matter? (Chow et al. 2024, arXiv 2411.00304, section 4.1; which five is ours.)
+    """
+    pictures = _WebPictures(source)
+
+    def make(given: tuple[str, Any]) -> Row:
+        _, one = given
+        right, others = _right(one), one["img_negFacts"][:_OTHERS]
+        answer = _yes_or_no(one)
+        if len(right) != 1 or one["txt_posFacts"]:
+            raise NotMeant("questions that do not rest on one picture alone")
+        if len(others) < _OTHERS:
+            raise NotMeant(f"questions with fewer than {_OTHERS} pictures to distract")
+        pairs = [pictures.pair(fact) for fact in (*right, *others)]
+        return {"question": _unquoted(one["Q"]), "answer": answer, "pairs": pairs, "relevant": 0}
+
+    return rows(_web_questions(source), make)
 
 
 def demon(source: Source) -> Rows:
@@ -122,8 +143,43 @@ def _demon(source: Source, wanted: Literal["open-ended", "multi-choice"]) -> Row
     return rows(every(), make)
 
 
+def _web_questions(source: Source) -> Iterator[tuple[str, tuple[str, Any]]]:
+    """Each question of the split, as (id, (id, what there is of it))."""
+    name = "train_val" if source.split in ("train", "val") else source.split
+    content = source.mapped(f"WebQA_{name}.json")
+    wanted = {id: one for id, one in content.items() if one.get("split", source.split) == source.split}
+    if not wanted:
+        raise ImageSetError(f"WebQA_{name}.json has no question of the split {source.split!r}; another with --split.")
+    return ((id, (id, one)) for id, one in wanted.items())
+
+
+def _right(one: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The pictures that an answer rests on. Raises: Fault where that is not said."""
+    if "img_posFacts" not in one:
+        raise Fault("it does not say which sources are the right ones, as the test split does not")
+    return list(one["img_posFacts"])
+
+
+def _among(facts: Sequence[Any], others: Sequence[Any], count: int, id: str) -> list[Any]:
+    """Facts and at most `count` of the others, in an order drawn by the id."""
+    random = Random(id)
+    chosen = [*facts, *random.sample(others, min(count, len(others)))]
+    random.shuffle(chosen)
+    return chosen
+
+
+def _yes_or_no(one: Mapping[str, Any]) -> str:
+    """What every answer begins with. Raises: NotMeant where that is neither yes nor no, or not the same."""
+    word = _BEGINS if one.get("Qcate") == "YesNo" else _BEGINS_ALONE
+    found = [word.match(_unquoted(answer)) for answer in one["A"]]
+    said = {match[1].lower() if match else "" for match in found}
+    if said not in ({"yes"}, {"no"}):
+        raise NotMeant("questions whose answer is not yes or no")
+    return said.pop()
+
+
 class _WebPictures:
-    """WebQA's pictures, by a source's id."""
+    """WebQA's sources, and their pictures by id."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -131,6 +187,12 @@ class _WebPictures:
         self.begins: list[int] = []
         if self.table is not None:
             self.begins = [int(line) for line in source.file("imgs.lineidx").read_text().split()]
+
+    def pair(self, fact: Mapping[str, Any]) -> dict[str, Any]:
+        """A source as tasks have it: a picture with what is known of it, or a text."""
+        if "image_id" in fact:
+            return {"image": self.find(fact), "text": _fact(fact)}
+        return {"text": text(fact["fact"])}
 
     def find(self, fact: Mapping[str, Any]) -> Picture:
         id = int(fact["image_id"])

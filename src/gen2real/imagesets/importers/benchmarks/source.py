@@ -41,12 +41,14 @@ class Source:
     Attributes:
         folder: with its annotations, at any depth. pictures: with its pictures, at any depth; may be the same.
         split: which part of it is wanted. layout: what files it has, for messages.
+        distractors: how many other sources are to stand among a question's facts.
     """
 
     folder: Path
     pictures: Path
     split: str
     layout: str
+    distractors: int = 0
 
     def files(self, pattern: str) -> list[Path]:
         """The files whose path ends like this, in order. Raises: ImageSetError where there is none."""
