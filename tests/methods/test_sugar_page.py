@@ -59,7 +59,7 @@ def sugar(*overrides: str) -> SugarConfig:
 def test_every_setting_of_the_page_is_one() -> None:
     plain = sugar()
     settings = [one for one in inline() if re.fullmatch(r"(discriminative|kernel)\.\w+=\w+", one)]
-    assert len(settings) == 6
+    assert len(settings) == 7
     assert all(sugar(one) != plain for one in settings)
     for name, value in re.findall(r"`((?:discriminative|kernel|data)\.\w+): (\w+)`", PAGE):
         assert sugar(f"{name}={value}") is not None
